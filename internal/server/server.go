@@ -1,0 +1,145 @@
+// Package server accepts connections and looks after the sessions they become:
+// it bounds how many there are, keeps one session's panic from ending the
+// others, and ends them in order when the daemon stops.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// ErrShutdown is the cause of a session's context when the daemon stops. The
+// session finishes the answer in hand, says goodbye and returns.
+var ErrShutdown = errors.New("server is shutting down")
+
+// Options for Run. The zero value works.
+type Options struct {
+	// MaxSessions bounds the sessions of this listener; more connections
+	// wait in the kernel's queue. Zero means 20,000.
+	MaxSessions int
+
+	// Grace is how long sessions may take to say goodbye before their
+	// connections are closed. Zero means 5 seconds.
+	Grace time.Duration
+
+	Logger *zap.Logger // nil: none
+}
+
+// Handler serves one connection until its session ends. It closes the
+// connection. When ctx ends it must come to an end within the grace period.
+type Handler func(ctx context.Context, conn net.Conn)
+
+// acceptPause is how long Run waits before it accepts again when the system
+// has run out of something (descriptors, memory).
+const acceptPause = 50 * time.Millisecond
+
+// Run accepts connections from ln until ctx ends, then closes ln, tells the
+// sessions (their contexts end with the cause ErrShutdown), waits for them,
+// and returns nil. It returns an error only if ln fails for good. When it
+// returns, every session has ended.
+func Run(ctx context.Context, ln net.Listener, o Options, handle Handler) error {
+	if o.MaxSessions == 0 {
+		o.MaxSessions = 20000
+	}
+	if o.Grace == 0 {
+		o.Grace = 5 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	s := &sessions{conns: make(map[net.Conn]struct{})}
+	sessionCtx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stop(ErrShutdown)
+	release := context.AfterFunc(ctx, func() { ln.Close() })
+	defer release()
+
+	err := accept(ctx, ln, o, func(conn net.Conn, done func()) {
+		s.add(conn)
+		go func() {
+			defer done()
+			defer s.remove(conn)
+			defer contain(conn, o.Logger)
+			handle(sessionCtx, conn)
+		}()
+	})
+	ln.Close()
+	stop(ErrShutdown)
+	cut := time.AfterFunc(o.Grace, s.closeAll)
+	defer cut.Stop()
+	s.wg.Wait()
+	return err
+}
+
+// accept starts a session for each connection, while there is room.
+func accept(ctx context.Context, ln net.Listener, o Options, start func(net.Conn, func())) error {
+	room := make(chan struct{}, o.MaxSessions)
+	for {
+		select {
+		case room <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		conn, err := ln.Accept()
+		if err == nil {
+			start(conn, func() { <-room })
+			continue
+		}
+		<-room
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("accept on %s: %w", ln.Addr(), err)
+		}
+		o.Logger.Warn("cannot accept connections", zap.Stringer("listener", ln.Addr()), zap.Error(err))
+		select {
+		case <-time.After(acceptPause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// contain ends a session whose handler panicked, and nothing else.
+func contain(conn net.Conn, log *zap.Logger) {
+	if p := recover(); p != nil {
+		log.Error("session panicked", zap.Any("panic", p), zap.Stringer("peer", conn.RemoteAddr()), zap.ByteString("stack", debug.Stack()))
+		conn.Close()
+	}
+}
+
+// sessions are the open connections of one listener.
+type sessions struct {
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+}
+
+func (s *sessions) add(conn net.Conn) {
+	s.wg.Add(1)
+	s.mu.Lock()
+	s.conns[conn] = struct{}{}
+	s.mu.Unlock()
+}
+
+func (s *sessions) remove(conn net.Conn) {
+	s.mu.Lock()
+	delete(s.conns, conn)
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+func (s *sessions) closeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.conns {
+		conn.Close()
+	}
+}
