@@ -1,0 +1,177 @@
+package conf
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "rewrite the .want files")
+
+// daemonOf reads a sample's first line, which names the daemon it is for.
+func daemonOf(t *testing.T, data []byte) Daemon {
+	t.Helper()
+	first, _, _ := strings.Cut(string(data), "\n")
+	for name, d := range map[string]Daemon{"# proxyd": ProxydDaemon, "# backendd": BackenddDaemon, "# tcpauthd": TcpauthdDaemon} {
+		if first == name {
+			return d
+		}
+	}
+	t.Fatalf("the first line %q names no daemon", first)
+	return 0
+}
+
+// samples copies the files of testdata/kind into a directory that also has the
+// certificate, keys and secret that they name.
+func samples(t *testing.T, kind string) (dir string, names []string) {
+	t.Helper()
+	dir = t.TempDir()
+	writePair(t, dir, "cert.pem", "key.pem")
+	writePair(t, dir, "other-cert.pem", "other-key.pem")
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join("testdata", kind, "*.toml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no samples in testdata/%s: %v", kind, err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(f)), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, strings.TrimSuffix(filepath.Base(f), ".toml"))
+	}
+	return dir, names
+}
+
+func writePair(t *testing.T, dir, certName, keyName string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{certName: {Type: "CERTIFICATE", Bytes: der}, keyName: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestGood(t *testing.T) {
+	t.Setenv("SWITCHYARD_TEST_SECRET", "hunter2")
+	dir, names := samples(t, "good")
+	for _, name := range names {
+		path := filepath.Join(dir, name+".toml")
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path, daemonOf(t, data)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestBad pins the whole message for each mistake.
+func TestBad(t *testing.T) {
+	dir, names := samples(t, "bad")
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(dir, name+".toml")
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Load(path, daemonOf(t, data))
+			if err == nil {
+				t.Fatal("it was accepted")
+			}
+			got := strings.ReplaceAll(err.Error(), dir+string(filepath.Separator), "") + "\n"
+			want := filepath.Join("testdata", "bad", name+".want")
+			if *update {
+				if err := os.WriteFile(want, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			expected, err := os.ReadFile(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(expected) {
+				t.Errorf("got\n%swant\n%s", got, expected)
+			}
+		})
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	_, err := Load("testdata/nowhere.toml", ProxydDaemon)
+	if want := "testdata/nowhere.toml: cannot read the configuration: no such file or directory"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestSecretsDoNotShow(t *testing.T) {
+	t.Setenv("SWITCHYARD_TEST_SECRET", "hunter2")
+	dir, _ := samples(t, "good")
+	c, err := Load(filepath.Join(dir, "ldap.toml"), ProxydDaemon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Cluster.ProxySecret.Value() != "sesame" || c.Directory.LDAP.BindPassword.Value() != "hunter2" {
+		t.Fatal("the secrets were not loaded")
+	}
+	text, err := c.Cluster.ProxySecret.MarshalText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dump := range []string{fmt.Sprint(c), fmt.Sprintf("%+v", *c), fmt.Sprintf("%#v", *c), fmt.Sprintf("%v", c.Cluster.ProxySecret), string(text)} {
+		if strings.Contains(dump, "sesame") || strings.Contains(dump, "hunter2") {
+			t.Errorf("a dump shows a secret: %s", dump)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, kind := range []string{"good", "bad"} {
+		files, err := filepath.Glob(filepath.Join("testdata", kind, "*.toml"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, name := range files {
+			data, err := os.ReadFile(name)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, d := range []Daemon{ProxydDaemon, BackenddDaemon, TcpauthdDaemon} {
+			parse("x.toml", data, d)
+		}
+	})
+}
