@@ -53,7 +53,7 @@ func (p *addressParser) item() {
 		a.Name = phrase.display()
 		p.skipTo()
 		p.out = append(p.out, a)
-	case next == ':' && !p.inGroup && !phrase.hasAt():
+	case next == ':' && !p.inGroup && !phrase.hasAt() && phrase.display() != "":
 		p.v = p.v[1:]
 		p.inGroup = true
 		p.out = append(p.out, Address{Mailbox: phrase.display(), Group: true})
