@@ -1,0 +1,117 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+
+	"switchyard/internal/server"
+	"switchyard/internal/wire"
+	"switchyard/lookup"
+	"switchyard/router/upstream"
+)
+
+var (
+	// ErrMoved: the backend says that the account lives elsewhere. A
+	// protocol's login returns it to Session.Open, which looks up once more.
+	ErrMoved = errors.New("account lives elsewhere")
+
+	// ErrBackend: the backend cannot be reached, is silent, talks rubbish or
+	// refuses for now.
+	ErrBackend = errors.New("backend unavailable")
+
+	// ErrOperator: only the operator can mend it: a home without a backend,
+	// a proxy's login that the backend refuses. Clients are told "not now",
+	// since it is neither their fault nor for ever.
+	ErrOperator = errors.New("configuration mistake")
+
+	// ErrProtocol: the client broke the protocol so that the session could
+	// not go on.
+	ErrProtocol = errors.New("protocol error")
+
+	// ErrFull: too many sessions before login, in all or from one address.
+	ErrFull = errors.New("too many sessions before login")
+)
+
+// StatusError: the password was right, but the account may not be used. Only
+// someone who knows the password may be told.
+type StatusError struct{ Status lookup.Status }
+
+func (e *StatusError) Error() string { return fmt.Sprintf("account is %s", e.Status) }
+
+// Kind is what a failure means to a client. Each protocol has one function that
+// words it.
+type Kind int
+
+// The kinds. A login answers Absent and Rejected alike.
+const (
+	OK          Kind = iota
+	Absent           // no: there is no such account (recipients)
+	Rejected         // no: wrong credentials
+	Refused          // no: a *StatusError
+	Unavailable      // not now
+	Broken           // our own mistake
+)
+
+// KindOf classifies what a Session's methods returned.
+func KindOf(err error) Kind {
+	var status *StatusError
+	switch {
+	case err == nil:
+		return OK
+	case isAny(err, lookup.ErrUnavailable, ErrBackend, ErrMoved, ErrOperator, ErrFull,
+		upstream.ErrUnknown, upstream.ErrUnreachable,
+		server.ErrShutdown, context.Canceled, context.DeadlineExceeded):
+		return Unavailable
+	case errors.As(err, &status):
+		return Refused
+	case errors.Is(err, lookup.ErrAbsent):
+		return Absent
+	case errors.Is(err, lookup.ErrRejected):
+		return Rejected
+	default:
+		return Broken
+	}
+}
+
+func isAny(err error, targets ...error) bool {
+	for _, target := range targets {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// resultOf says in a word or two, for the log, how a session ended.
+func resultOf(err error) string {
+	switch {
+	case err == nil:
+		return "logged out"
+	case errors.Is(err, server.ErrShutdown):
+		return "shutdown"
+	case errors.Is(err, ErrFull):
+		return "too many sessions"
+	case errors.Is(err, ErrOperator):
+		return "misconfigured"
+	case isAny(err, ErrBackend, ErrMoved, upstream.ErrUnreachable, upstream.ErrUnknown):
+		return "backend unavailable"
+	case errors.Is(err, lookup.ErrUnavailable):
+		return "directory unavailable"
+	case isAny(err, lookup.ErrRejected, lookup.ErrAbsent):
+		return "login rejected"
+	case errors.As(err, new(*StatusError)):
+		return "account refused"
+	case isAny(err, ErrProtocol, wire.ErrLineTooLong, wire.ErrBareLF, wire.ErrBytesBehindStartTLS):
+		return "protocol error"
+	case wire.IsTimeout(err):
+		return "timeout"
+	case isAny(err, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, io.ErrClosedPipe):
+		return "client gone"
+	default:
+		return "broken"
+	}
+}

@@ -1,0 +1,276 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"switchyard/lookup"
+	"switchyard/router/upstream"
+
+	"go.uber.org/zap"
+)
+
+// errLoop: a session has passed too many proxies.
+var errLoop = fmt.Errorf("%w: the session has passed too many proxies: they go round in a circle", ErrProtocol)
+
+// Check verifies a login as the client typed it and returns the account. The
+// status is looked at behind the right password and not before: an account that
+// may not log in is a *StatusError. A wrong login costs the client a delay that
+// grows with each one on this connection; Check blocks for it, and ends early
+// with ctx. Errors: lookup.ErrRejected, lookup.ErrUnavailable, *StatusError, the
+// cause of ctx. After a rejected login ask Exhausted.
+func (s *Session) Check(ctx context.Context, typed, password string) (lookup.Account, error) {
+	account, err := s.check(ctx, typed, password)
+	s.last = err
+	if errors.Is(err, lookup.ErrRejected) {
+		s.failures++
+		if err := s.penance(ctx); err != nil {
+			return lookup.Account{}, err
+		}
+	}
+	return account, err
+}
+
+func (s *Session) check(ctx context.Context, typed, password string) (lookup.Account, error) {
+	name, err := lookup.CleanName(typed, s.router.o.DefaultDomain)
+	if err != nil {
+		return lookup.Account{}, fmt.Errorf("%w: %v", lookup.ErrRejected, err)
+	}
+	if password == "" {
+		// Some directories take a login without a password for an anonymous
+		// one, which always succeeds (RFC 4513 §5.1.2).
+		return lookup.Account{}, fmt.Errorf("%w: empty password", lookup.ErrRejected)
+	}
+	lookupCtx, cancel := context.WithTimeout(ctx, s.router.o.LookupTimeout)
+	defer cancel()
+	account, err := s.router.dir.Check(lookupCtx, lookup.Credentials{
+		Name: name, Password: password, Client: s.Client.Addr(), Protocol: s.proto,
+	})
+	switch lookup.AnswerOf(err) {
+	case lookup.AnswerFound:
+	case lookup.AnswerAbsent, lookup.AnswerRejected:
+		return lookup.Account{}, fmt.Errorf("%w: user %q", lookup.ErrRejected, name)
+	default:
+		return lookup.Account{}, unavailable(ctx, "check the password", err)
+	}
+	if !account.Status.MayLogin() {
+		return lookup.Account{}, &StatusError{account.Status}
+	}
+	s.user = account.Name
+	return account, nil
+}
+
+// penance waits out the delay for the latest rejected login.
+func (s *Session) penance(ctx context.Context) error {
+	if s.router.o.FailureDelay < 0 {
+		return nil
+	}
+	delay := time.NewTimer(s.router.o.FailureDelay << min(s.failures-1, 4))
+	defer delay.Stop()
+	select {
+	case <-delay.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Exhausted reports whether the client has had its last try: the protocol
+// says goodbye and ends the session.
+func (s *Session) Exhausted() bool { return s.failures >= s.router.o.MaxFailures }
+
+// Reject counts a login that was wrong before it could be checked: an
+// authorisation identity that is not the login's own. It waits as Check does.
+func (s *Session) Reject(ctx context.Context, reason string) error {
+	s.last = fmt.Errorf("%w: %s", lookup.ErrRejected, reason)
+	s.failures++
+	if err := s.penance(ctx); err != nil {
+		return err
+	}
+	return s.last
+}
+
+// SameAccount reports whether an authorisation identity names the account that
+// logs in. An empty one does (RFC 4616 §2).
+func (s *Session) SameAccount(authzid, authcid string) bool {
+	if authzid == "" {
+		return true
+	}
+	as, err := lookup.CleanName(authzid, s.router.o.DefaultDomain)
+	if err != nil {
+		return false
+	}
+	name, err := lookup.CleanName(authcid, s.router.o.DefaultDomain)
+	return err == nil && as == name
+}
+
+// Lookup finds an account by an address, without a password. It says nothing
+// about the account's status. Errors: lookup.ErrAbsent, lookup.ErrUnavailable,
+// the cause of ctx.
+func (s *Session) Lookup(ctx context.Context, address string) (lookup.Account, error) {
+	return s.find(ctx, address, s.router.dir.Lookup)
+}
+
+// Again looks an account up past the cache, after a backend said that it has
+// moved. Errors as for Lookup.
+func (s *Session) Again(ctx context.Context, name string) (lookup.Account, error) {
+	s.router.dir.Forget(name)
+	return s.find(ctx, name, s.router.dir.Fresh)
+}
+
+func (s *Session) find(ctx context.Context, address string, ask func(context.Context, string) (lookup.Account, error)) (lookup.Account, error) {
+	name, err := lookup.CleanName(address, s.router.o.DefaultDomain)
+	if err != nil {
+		return lookup.Account{}, err
+	}
+	lookupCtx, cancel := context.WithTimeout(ctx, s.router.o.LookupTimeout)
+	defer cancel()
+	account, err := ask(lookupCtx, name)
+	switch lookup.AnswerOf(err) {
+	case lookup.AnswerFound:
+		return account, nil
+	case lookup.AnswerAbsent:
+		return lookup.Account{}, err
+	default:
+		return lookup.Account{}, unavailable(ctx, "look up", err)
+	}
+}
+
+// unavailable makes sure that a failed question stays "unavailable", whatever
+// went wrong, unless the session itself is over.
+func unavailable(ctx context.Context, step string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, lookup.ErrUnavailable) {
+		return err
+	}
+	return lookup.Unavailable(step, err)
+}
+
+// Home returns the name of the backend that owns a found account: its home, or
+// the default backend when it has none. An account whose home is no backend of
+// ours is the operator's mistake (ErrOperator, logged here); it never goes to
+// the default backend.
+func (s *Session) Home(account lookup.Account) (string, error) {
+	home := account.Home
+	switch {
+	case account.Name == "":
+		// Not an account that a directory found.
+		return "", errors.New("an account without a name has no home")
+	case home == "" && s.router.o.DefaultBackend == "":
+		return "", s.blame("account has no home, and there is no default backend: give it one, or set default_backend",
+			account, "the account has no home")
+	case home == "":
+		home = s.router.o.DefaultBackend
+	}
+	if !s.router.up.Has(home) {
+		return "", s.blame("account's home is no configured backend: add the backend, or mend the home in the directory",
+			account, fmt.Sprintf("no backend %q", home))
+	}
+	return home, nil
+}
+
+func (s *Session) blame(message string, account lookup.Account, reason string) error {
+	s.Log.Error(message, zap.String("user", account.Name), zap.String("home", account.Home))
+	return fmt.Errorf("%w: %s", ErrOperator, reason)
+}
+
+// Dial connects to a backend by the name that Home gave. It may be called by
+// several goroutines. The connection is the caller's to close; see
+// upstream.Set.Dial for its deadlines. Errors: ErrBackend, ErrOperator (logged
+// here), the cause of ctx.
+func (s *Session) Dial(ctx context.Context, backend string, service upstream.Service) (*Back, error) {
+	b, err := s.router.up.Dial(ctx, backend, service)
+	switch {
+	case err == nil:
+		return b, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.Is(err, upstream.ErrUnknown):
+		s.Log.Error("backend does not offer the service: add it to the backend's nodes",
+			zap.String("home", backend), zap.String("service", string(service)), zap.Error(err))
+		return nil, fmt.Errorf("%w: %w", ErrOperator, err)
+	default:
+		return nil, backendError("connect", err)
+	}
+}
+
+// LoginFunc logs in on a connection to a backend, for the account. It returns
+// ErrMoved when the backend says that the account lives elsewhere. It need not
+// close the connection.
+type LoginFunc func(ctx context.Context, b *Back, account lookup.Account) error
+
+// Open takes a checked account to its backend: finds the home, connects and
+// logs in. When the backend says that the account has moved, Open looks it up
+// once more, past the cache, and goes to the new home: once. Errors: ErrBackend,
+// ErrOperator, lookup.ErrUnavailable, *StatusError, lookup.ErrAbsent when the
+// account has gone meanwhile, login's own, the cause of ctx.
+func (s *Session) Open(ctx context.Context, account lookup.Account, service upstream.Service, login LoginFunc) (*Back, error) {
+	b, err := s.open(ctx, account, service, login)
+	if errors.Is(err, ErrMoved) {
+		b, err = s.follow(ctx, account, service, login)
+	}
+	s.last = err
+	if err != nil && errors.Is(err, ErrOperator) {
+		s.Note(zap.Bool("operator", true))
+	}
+	return b, err
+}
+
+// follow goes to the account's new home.
+func (s *Session) follow(ctx context.Context, old lookup.Account, service upstream.Service, login LoginFunc) (*Back, error) {
+	account, err := s.Again(ctx, old.Name)
+	if err != nil {
+		return nil, err
+	}
+	if !account.Status.MayLogin() {
+		return nil, &StatusError{account.Status}
+	}
+	before, err := s.Home(old)
+	if err != nil {
+		return nil, err
+	}
+	now, err := s.Home(account)
+	if err != nil {
+		return nil, err
+	}
+	if now == before {
+		// The backend knows of a move that the directory does not show yet, or
+		// the two disagree about who owns the account.
+		return nil, fmt.Errorf("%w: %w, and the directory still names %q", ErrBackend, ErrMoved, now)
+	}
+	b, err := s.open(ctx, account, service, login)
+	if errors.Is(err, ErrMoved) {
+		return nil, fmt.Errorf("%w: %w, a second time", ErrBackend, ErrMoved)
+	}
+	return b, err
+}
+
+func (s *Session) open(ctx context.Context, account lookup.Account, service upstream.Service, login LoginFunc) (*Back, error) {
+	home, err := s.Home(account)
+	if err != nil {
+		return nil, err
+	}
+	s.home = home
+	b, err := s.Dial(ctx, home, service)
+	if err != nil {
+		return nil, err
+	}
+	s.node = b.Node
+	if err := login(ctx, b, account); err != nil {
+		b.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return b, nil
+}
+
+// backendError wraps what went wrong on the way to or with a backend.
+func backendError(step string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrBackend, step, err)
+}

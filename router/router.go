@@ -1,0 +1,283 @@
+// Package router takes a client's session to the backend that owns its account:
+// front (the dialogue with the client), lookup, back (the login on the backend),
+// splice. The front and the back of each protocol are in its children; what they
+// share is here: listeners, the session, the questions to the directory, the way
+// to the backend, and what is said in the log.
+//
+// A router keeps no state that matters. What it promises above all: a session
+// reaches the account's home and no other backend. When the directory cannot
+// say, the client is told "not now"; the default backend is for accounts that
+// were found and carry no home.
+//
+//	r := router.New(dir, upstreams, router.Options{DefaultBackend: "b1"})
+//	err := r.Serve(ctx, ln, router.Listener{Name: "imaps", Protocol: imap.New(), TLS: tlsconf.Implicit, Config: config})
+package router
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"switchyard/internal/origin"
+	"switchyard/internal/server"
+	"switchyard/internal/tlsconf"
+	"switchyard/internal/wire"
+	"switchyard/lookup"
+	"switchyard/router/admit"
+	"switchyard/router/upstream"
+
+	"go.uber.org/zap"
+)
+
+// Directory is a lookup.Directory with a cache that can be told off. It is safe
+// for concurrent use.
+type Directory interface {
+	lookup.Directory
+
+	// Fresh is Lookup past the cache. Errors: as Lookup's.
+	Fresh(ctx context.Context, name string) (lookup.Account, error)
+
+	// Forget drops what is cached about the name.
+	Forget(name string)
+}
+
+// Upstream is the backends; *upstream.Set is one.
+type Upstream interface {
+	Has(backend string) bool
+	Dial(ctx context.Context, backend string, service upstream.Service) (*upstream.Back, error)
+}
+
+// Back is the store's side of a session.
+type Back = upstream.Back
+
+// Protocol is a mail protocol as a proxy speaks it.
+type Protocol interface {
+	// Name is the protocol's name in logs and in questions to the directory.
+	Name() string
+
+	// Serve runs one session, from the greeting to the goodbye. The router
+	// closes the client's connection behind it; backends' connections are
+	// Serve's own to close. It returns nil for a session that ended in order,
+	// else the reason, which decides the session's result in the log. When ctx
+	// ends, reads and writes on the session's Conn fail with its cause; Serve
+	// may call Conn.Resume and say goodbye.
+	Serve(ctx context.Context, s *Session) error
+}
+
+// Busy is implemented by protocols that have words for a client that cannot be
+// served now. It is one line with its CRLF.
+type Busy interface{ Busy() string }
+
+// Options for New. The zero value works.
+type Options struct {
+	// DefaultBackend owns the accounts that are found without a home. Empty
+	// means that such accounts are an operator's mistake.
+	DefaultBackend string
+
+	// DefaultDomain is added to names without a domain.
+	DefaultDomain string
+
+	// Hostname is what the proxy calls itself. Empty means the system's name.
+	Hostname string
+
+	// LoginTimeout is how long a client may take from accept to the end of its
+	// login, PROXY header and TLS handshakes included. Zero means 60 seconds.
+	LoginTimeout time.Duration
+
+	// LookupTimeout bounds one question to the directory. Zero means 10
+	// seconds.
+	LookupTimeout time.Duration
+
+	// HeaderTimeout bounds the wait for a PROXY header. Zero means 5 seconds.
+	HeaderTimeout time.Duration
+
+	// IdleTimeout ends spliced sessions on which nothing moved for so long.
+	// Zero means never: TCP keepalive finds dead peers, and the backend has an
+	// idle time of its own.
+	IdleTimeout time.Duration
+
+	// MaxFailures is how many rejected logins end a connection. Zero means 3.
+	MaxFailures int
+
+	// FailureDelay is the delay behind the first rejected login of a
+	// connection; it doubles with each. Zero means a second, less than zero
+	// none.
+	FailureDelay time.Duration
+
+	// Grace is how long sessions may take to end when the daemon stops. Zero
+	// means 5 seconds.
+	Grace time.Duration
+
+	// Admit bounds the sessions before login, over all listeners.
+	Admit admit.Options
+
+	Logger *zap.Logger // nil: none
+}
+
+func (o *Options) fill() {
+	if o.Hostname == "" {
+		if o.Hostname, _ = os.Hostname(); o.Hostname == "" {
+			o.Hostname = "localhost"
+		}
+	}
+	if o.LoginTimeout == 0 {
+		o.LoginTimeout = time.Minute
+	}
+	if o.LookupTimeout == 0 {
+		o.LookupTimeout = 10 * time.Second
+	}
+	if o.HeaderTimeout == 0 {
+		o.HeaderTimeout = 5 * time.Second
+	}
+	if o.MaxFailures == 0 {
+		o.MaxFailures = 3
+	}
+	if o.FailureDelay == 0 {
+		o.FailureDelay = time.Second
+	}
+	if o.Grace == 0 {
+		o.Grace = 5 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+}
+
+// Router serves listeners. It is safe for concurrent use.
+type Router struct {
+	dir  Directory
+	up   Upstream
+	o    Options
+	gate *admit.Gate
+}
+
+// New makes a router.
+func New(dir Directory, up Upstream, o Options) *Router {
+	o.fill()
+	return &Router{dir: dir, up: up, o: o, gate: admit.NewGate(o.Admit)}
+}
+
+// Listener says how connections to one address are treated.
+type Listener struct {
+	Name     string // for the log
+	Protocol Protocol
+
+	TLS    tlsconf.Mode
+	Config *tls.Config // required unless TLS is Off
+
+	// ProxyProtocol demands a PROXY header, v1 or v2, on every connection. It
+	// is required or off, never optional: a balancer that adds none would pass
+	// on a client's forgery.
+	ProxyProtocol bool
+
+	// ProxyNetworks are the networks that PROXY headers are believed from;
+	// connections from elsewhere are closed when ProxyProtocol is set.
+	ProxyNetworks []netip.Prefix
+
+	// TrustedProxies are the networks of other proxies of ours, whose word
+	// about the client (IMAP ID, XCLIENT) is believed.
+	TrustedProxies []netip.Prefix
+
+	// AllowCleartextLogin permits passwords without TLS.
+	AllowCleartextLogin bool
+
+	// MaxSessions bounds the listener's sessions. Zero means server.Options's.
+	MaxSessions int
+}
+
+// Serve accepts connections from ln and runs their sessions until ctx ends;
+// then it closes ln, lets the sessions say goodbye within the grace period, and
+// returns nil. It returns an error only if ln fails for good.
+func (r *Router) Serve(ctx context.Context, ln net.Listener, l Listener) error {
+	o := server.Options{MaxSessions: l.MaxSessions, Grace: r.o.Grace, Logger: r.o.Logger}
+	return server.Run(ctx, ln, o, func(ctx context.Context, nc net.Conn) { r.serve(ctx, nc, &l) })
+}
+
+// serve runs one connection's session from accept to the line in the log.
+func (r *Router) serve(ctx context.Context, nc net.Conn, l *Listener) {
+	now := time.Now()
+	conn := wire.NewConn(nc)
+	s := &Session{
+		ID: origin.NewSession(now), Conn: conn,
+		Client: conn.RemoteAddr(), Local: conn.LocalAddr(),
+		router: r, listener: l, proto: l.Protocol.Name(), started: now,
+		ttl: origin.DefaultTTL - 1, admitted: func() {},
+	}
+	s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
+	conn.SetDeadline(now.Add(r.o.LoginTimeout))
+	s.release = conn.Bind(ctx)
+	defer conn.Close()
+	err := errPanicked
+	defer func() { s.report(err) }()
+	err = r.run(ctx, nc, s)
+}
+
+// run does what comes before the protocol, and then the protocol.
+func (r *Router) run(ctx context.Context, nc net.Conn, s *Session) error {
+	defer func() { s.release(); s.admitted() }()
+	place := r.gate.Enter()
+	if place == nil {
+		s.busy()
+		return ErrFull
+	}
+	s.admitted = place.Leave
+	if err := r.readHeader(nc, s); err != nil {
+		return err
+	}
+	if !place.From(s.Client.Addr()) {
+		s.busy()
+		return ErrFull
+	}
+	if s.listener.TLS == tlsconf.Implicit {
+		if err := s.Conn.ServerTLS(ctx, s.listener.Config); err != nil {
+			return handshakeError(err)
+		}
+	}
+	return s.listener.Protocol.Serve(ctx, s)
+}
+
+// readHeader reads the PROXY header where one is demanded. Not a byte is read
+// from a peer that is not trusted.
+func (r *Router) readHeader(nc net.Conn, s *Session) error {
+	if !s.listener.ProxyProtocol {
+		return nil
+	}
+	if !contains(s.listener.ProxyNetworks, s.Client.Addr()) {
+		return errNotBalancer
+	}
+	if err := nc.SetReadDeadline(time.Now().Add(r.o.HeaderTimeout)); err != nil {
+		return err
+	}
+	h, err := admit.ReadHeader(nc)
+	if err != nil {
+		return headerError(err)
+	}
+	if !h.Own {
+		s.Client, s.Local = h.Client, h.Local
+		s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
+	}
+	return nil
+}
+
+// busy tells a client that there is no room, where that can be said.
+func (s *Session) busy() {
+	b, ok := s.listener.Protocol.(Busy)
+	if !ok || s.listener.TLS == tlsconf.Implicit {
+		return
+	}
+	s.Conn.SetIdle(busyTimeout)
+	s.Conn.WriteString(b.Busy())
+	s.Conn.Flush()
+}
+
+// busyTimeout bounds the one write to a client that is turned away.
+const busyTimeout = time.Second
+
+func contains(networks []netip.Prefix, a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a) })
+}

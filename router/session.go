@@ -1,0 +1,168 @@
+package router
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"time"
+
+	"switchyard/internal/origin"
+	"switchyard/internal/tlsconf"
+	"switchyard/internal/wire"
+	"switchyard/router/splice"
+
+	"go.uber.org/zap"
+)
+
+// Session is one client's connection, from accept to close. It belongs to the
+// goroutine that runs Protocol.Serve; none of its methods may be called by two
+// at once, except Dial and Lookup.
+type Session struct {
+	ID     string         // one id from here to the backend's log
+	Client netip.AddrPort // the client's own address, behind a PROXY header
+	Local  netip.AddrPort // the address that the client connected to
+	Conn   *wire.Conn     // the client's connection, bound to Serve's context until Join
+	Log    *zap.Logger    // with session and client; never gets a secret
+
+	router   *Router
+	listener *Listener
+	proto    string
+	started  time.Time
+	ttl      int  // proxies that may still follow, this one not counted
+	believed bool // an identity has been taken over already
+
+	admitted func()      // gives the place before login back; may be called twice
+	release  func() bool // ends Conn's bond with the context
+
+	failures int // rejected logins
+	last     error
+	joined   bool
+
+	// For the session's line in the log.
+	user, home, node string
+	in, out          int64
+	notes            []zap.Field
+}
+
+// Listener returns the listener's name, for banners and logs.
+func (s *Session) Listener() string { return s.listener.Name }
+
+// Hostname returns what this proxy calls itself.
+func (s *Session) Hostname() string { return s.router.o.Hostname }
+
+// TLS reports whether the client's connection is encrypted.
+func (s *Session) TLS() bool { return s.Conn.TLS() != nil }
+
+// MayStartTLS reports whether STARTTLS may be offered now.
+func (s *Session) MayStartTLS() bool {
+	return s.listener.TLS == tlsconf.StartTLS && s.listener.Config != nil && !s.TLS()
+}
+
+// StartTLS performs the handshake behind our answer to STARTTLS. When the
+// client sent bytes behind its command the error is
+// wire.ErrBytesBehindStartTLS and the session must end. All that the client
+// said before counts for nothing afterwards (RFC 3207 §4.2, RFC 9051 §6.2.1).
+func (s *Session) StartTLS(ctx context.Context) error {
+	return s.Conn.ServerTLS(ctx, s.listener.Config)
+}
+
+// MayLogin reports whether a password may be sent on this connection as it is.
+func (s *Session) MayLogin() bool { return s.TLS() || s.listener.AllowCleartextLogin }
+
+// Admit ends the time before login: the deadline that counted from accept is
+// taken away, and the place among the sessions before login is given back. From
+// here on Conn's idle deadline is the only one. Join does it too. A protocol
+// that goes on talking (SMTP) calls it when the client has earned it.
+func (s *Session) Admit() {
+	s.admitted()
+	s.Conn.SetDeadline(time.Time{})
+}
+
+// Trusted reports whether the connection comes from a proxy of ours, whose word
+// about the client may be believed. The socket's own address decides.
+func (s *Session) Trusted() bool {
+	return contains(s.listener.TrustedProxies, s.Conn.RemoteAddr().Addr())
+}
+
+// Believe takes over what another proxy says about the client (IMAP ID,
+// XCLIENT). It does nothing unless the peer is Trusted, no login succeeded
+// before, and it is the first time. Only the TTL is taken from anyone, since it
+// can but end a session sooner. Errors: ErrProtocol when the TTL is used up,
+// which means that proxies send sessions round in a circle.
+func (s *Session) Believe(o origin.Origin) error {
+	if o.TTL > 0 && o.TTL-1 < s.ttl {
+		if s.ttl = o.TTL - 1; s.ttl < 1 {
+			return errLoop
+		}
+	}
+	if s.believed || s.user != "" || !s.Trusted() {
+		return nil
+	}
+	s.believed = true
+	if o.Session != "" {
+		s.ID = o.Session
+	}
+	if o.Client.IsValid() {
+		s.Client = o.Client
+	}
+	if o.Local.IsValid() {
+		s.Local = o.Local
+	}
+	s.Log = s.router.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
+	return nil
+}
+
+// Origin is what a backend is told about this session.
+func (s *Session) Origin(generation uint64) origin.Origin {
+	return origin.Origin{
+		Session: s.ID, Client: s.Client, Local: s.Local, TLS: s.TLS(),
+		TTL: s.ttl, Generation: generation,
+	}
+}
+
+// Note adds fields to the session's line in the log.
+func (s *Session) Note(fields ...zap.Field) { s.notes = append(s.notes, fields...) }
+
+// Join splices client and backend until either side ends, and closes both.
+// Bytes that were received and not read are delivered first, so what a client
+// pipelined behind its login reaches the backend. It returns nil when the
+// backend closed in order (a logout), else why the session ended. After Join
+// neither Conn may be used.
+func (s *Session) Join(ctx context.Context, b *Back) error {
+	s.Admit()
+	s.joined = true
+	s.release()
+	defer b.Close()
+	back, backRest, err := b.Detach()
+	if err != nil {
+		return backendError("splice", err)
+	}
+	front, frontRest, err := s.Conn.Detach()
+	if err != nil {
+		return err
+	}
+	before, beforeOut := s.Conn.BytesRead(), s.Conn.BytesWritten()
+	r, err := splice.Join(ctx, front, back, splice.Options{
+		FrontRest: frontRest, BackRest: backRest,
+		Idle: s.router.o.IdleTimeout, Grace: s.router.o.Grace / 2,
+	})
+	if !s.TLS() { // else Conn goes on counting
+		s.in = before + r.In - int64(len(frontRest))
+		s.out = beforeOut + r.Out
+	}
+	return joinError(r, err)
+}
+
+// joinError says how a splice ended.
+func joinError(r splice.Result, err error) error {
+	switch r.End {
+	case splice.BackClosed:
+		return nil
+	case splice.FrontClosed:
+		return io.EOF
+	case splice.BackFailed:
+		return backendError("splice", err)
+	default:
+		return err
+	}
+}
