@@ -1,0 +1,98 @@
+package cache_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"switchyard/lookup"
+	"switchyard/lookup/cache"
+	"switchyard/lookup/lookuptest"
+)
+
+const benchAccounts = 100_000
+
+// zipf returns names as mail traffic asks for them: few often, most seldom.
+func zipf() []string {
+	z := rand.NewZipf(rand.New(rand.NewPCG(1, 2)), 1.1, 1, benchAccounts-1)
+	names := make([]string, 1<<16)
+	for i := range names {
+		names[i] = fmt.Sprintf("user%d@example.test", z.Uint64())
+	}
+	return names
+}
+
+// BenchmarkLookup compares a cached lookup with a bare golang-lru Get of the
+// same names.
+func BenchmarkLookup(b *testing.B) {
+	names := zipf()
+	b.Run("golang-lru", func(b *testing.B) {
+		bare, err := lru.New[string, *lookup.Account](benchAccounts)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, n := range names {
+			bare.Add(n, &lookup.Account{Name: n, Home: "b1"})
+		}
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if a, ok := bare.Get(names[i&(len(names)-1)]); !ok || a.Home == "" {
+				b.Fatal("absent")
+			}
+		}
+	})
+	b.Run("cached", func(b *testing.B) {
+		c := warm(b, names)
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if a, err := c.Lookup(b.Context(), names[i&(len(names)-1)]); err != nil || a.Home == "" {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("cached, all cores", func(b *testing.B) {
+		c := warm(b, names)
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for i := rand.IntN(len(names)); pb.Next(); i++ {
+				if _, err := c.Lookup(b.Context(), names[i&(len(names)-1)]); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	})
+}
+
+// BenchmarkCheck is a login whose password is remembered.
+func BenchmarkCheck(b *testing.B) {
+	c := warm(b, zipf()[:1000])
+	cred := lookup.Credentials{Name: "user0@example.test", Password: "p", Protocol: "imap"}
+	if _, err := c.Check(b.Context(), cred); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Check(b.Context(), cred); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func warm(b *testing.B, names []string) *cache.Cache {
+	next := lookuptest.NewScripted(lookuptest.Record{Account: lookup.Account{Name: "user0@example.test", Home: "b1"}, Password: "p"})
+	c, err := cache.New(next, cache.Options{Entries: benchAccounts})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	for _, n := range names {
+		next.Set(lookuptest.Record{Account: lookup.Account{Name: n, Home: "b1"}, Password: "p"})
+		if _, err := c.Lookup(b.Context(), n); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return c
+}

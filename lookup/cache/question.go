@@ -1,0 +1,176 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"switchyard/lookup"
+)
+
+// errClosed is the cause of unavailable after Close.
+var errClosed = errors.New("the cache is closed")
+
+// question is one question for the directory.
+type question struct {
+	name  string
+	check bool // Check with cred; else Lookup
+	fresh bool
+	cred  lookup.Credentials
+	mac   mac
+	epoch uint32 // the name's, when the question was asked
+	round uint64 // which question of Fresh it is; zero for others
+}
+
+// key makes questions with the same answer share a flight. A name that was
+// forgotten has another epoch and so another flight.
+func (q *question) key() string {
+	switch {
+	case q.fresh:
+		return "fresh\x00" + q.name
+	case q.check:
+		return fmt.Sprintf("check\x00%d\x00%s%s", q.epoch, q.mac[:], q.name)
+	default:
+		return fmt.Sprintf("lookup\x00%d\x00%s", q.epoch, q.name)
+	}
+}
+
+// answer asks the directory, unless it was unavailable for this name a moment
+// ago, and falls back on e, what the memory had at now.
+func (c *Cache) answer(ctx context.Context, q *question, e *entry, now time.Time) (lookup.Account, error) {
+	if e != nil && now.Before(e.backOffUntil) {
+		if account, ok := e.stale(q, now); ok {
+			c.stats.stale.Add(1)
+			return account, nil
+		}
+		c.stats.backedOff.Add(1)
+		return lookup.Account{}, e.backOffCause
+	}
+	var enough <-chan time.Time
+	if _, ok := e.stale(q, now); ok {
+		timer := time.NewTimer(c.opts.Patience)
+		defer timer.Stop()
+		enough = timer.C
+	}
+	account, _, err := c.wait(ctx, q, enough)
+	if lookup.AnswerOf(err) != lookup.AnswerUnavailable {
+		return account, err
+	}
+	// The memory is read again: the name may have been forgotten meanwhile.
+	if account, ok := c.get(q.name).stale(q, c.opts.Now()); ok {
+		c.stats.stale.Add(1)
+		return account, nil
+	}
+	return lookup.Account{}, err
+}
+
+// wait asks, or joins those who ask already, until there is an answer, the
+// caller's context ends or enough fires. It reports whether the question was
+// the caller's own; that is false when the wait ended early.
+func (c *Cache) wait(ctx context.Context, q *question, enough <-chan time.Time) (lookup.Account, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return lookup.Account{}, false, lookup.Unavailable("ask the directory", err)
+	}
+	mine := false
+	done := c.flights.DoChan(q.key(), func() (any, error) {
+		mine = true
+		return c.ask(ctx, q)
+	})
+	select {
+	case r := <-done:
+		if !mine {
+			c.stats.shared.Add(1)
+		}
+		account, _ := r.Val.(lookup.Account)
+		return account, mine, r.Err
+	case <-ctx.Done():
+		return lookup.Account{}, false, lookup.Unavailable("wait for the directory", ctx.Err())
+	case <-enough:
+		return lookup.Account{}, false, lookup.Unavailable("wait for the directory", context.DeadlineExceeded)
+	}
+}
+
+// ask puts the question to the directory and remembers the answer. It lives as
+// long as Options.Timeout allows, whatever becomes of the caller.
+func (c *Cache) ask(ctx context.Context, q *question) (account lookup.Account, err error) {
+	// Another question may have been answered between the caller's look into
+	// the memory and this flight.
+	if account, err, ok := c.recall(q); ok {
+		return account, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.opts.Timeout)
+	defer cancel()
+	if !c.begin(q, cancel) {
+		return lookup.Account{}, lookup.Unavailable("ask the directory", errClosed)
+	}
+	defer c.end(q)
+	c.stats.misses.Add(1)
+	account, err = c.put(ctx, q)
+	c.remember(q, account, err)
+	return account, err
+}
+
+// recall answers a question from memory, if a TTL allows.
+func (c *Cache) recall(q *question) (account lookup.Account, err error, ok bool) {
+	switch e, now := c.get(q.name), c.opts.Now(); {
+	case q.fresh:
+		return lookup.Account{}, nil, false
+	case q.check:
+		return e.check(q.mac, now)
+	default:
+		return e.lookup(now)
+	}
+}
+
+// put asks and makes sure that what comes back is one of the answers which the
+// question can have.
+func (c *Cache) put(ctx context.Context, q *question) (account lookup.Account, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.opts.Logger.Error("directory panicked", zap.String("user", q.name), zap.Any("reason", p), zap.Stack("stack"))
+			account, err = lookup.Account{}, lookup.Unavailable("ask the directory", errors.New("panic"))
+		}
+	}()
+	if q.check {
+		account, err = c.next.Check(ctx, q.cred)
+	} else {
+		account, err = c.next.Lookup(ctx, q.name)
+	}
+	answer := lookup.AnswerOf(err)
+	switch {
+	case answer == lookup.AnswerFound:
+		return account, nil
+	case answer == lookup.AnswerAbsent && q.check:
+		return lookup.Account{}, lookup.ErrRejected
+	case answer == lookup.AnswerRejected && !q.check, answer == lookup.AnswerUnavailable && !errors.Is(err, lookup.ErrUnavailable):
+		return lookup.Account{}, lookup.Unavailable("ask the directory", err)
+	}
+	return lookup.Account{}, err
+}
+
+// begin counts a question in, and gives it its epoch if it is a fresh one:
+// older questions under way are not remembered from here on.
+func (c *Cache) begin(q *question, cancel func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	if q.fresh {
+		q.epoch = c.epoch(q.name).Add(1)
+		q.round = c.rounds.Add(1)
+	}
+	c.running[q] = cancel
+	c.wg.Add(1)
+	return true
+}
+
+func (c *Cache) end(q *question) {
+	c.mu.Lock()
+	delete(c.running, q)
+	c.mu.Unlock()
+	c.wg.Done()
+}
