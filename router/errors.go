@@ -51,14 +51,13 @@ const (
 	OK          Kind = iota
 	Absent           // no: there is no such account (recipients)
 	Rejected         // no: wrong credentials
-	Refused          // no: a *StatusError
+	Refused          // no: a *StatusError, or a *RefusedError
 	Unavailable      // not now
 	Broken           // our own mistake
 )
 
 // KindOf classifies what a Session's methods returned.
 func KindOf(err error) Kind {
-	var status *StatusError
 	switch {
 	case err == nil:
 		return OK
@@ -66,7 +65,7 @@ func KindOf(err error) Kind {
 		upstream.ErrUnknown, upstream.ErrUnreachable,
 		server.ErrShutdown, context.Canceled, context.DeadlineExceeded):
 		return Unavailable
-	case errors.As(err, &status):
+	case errors.As(err, new(*StatusError)), errors.As(err, new(*RefusedError)):
 		return Refused
 	case errors.Is(err, lookup.ErrAbsent):
 		return Absent
@@ -103,7 +102,7 @@ func resultOf(err error) string {
 		return "directory unavailable"
 	case isAny(err, lookup.ErrRejected, lookup.ErrAbsent):
 		return "login rejected"
-	case errors.As(err, new(*StatusError)):
+	case errors.As(err, new(*StatusError)), errors.As(err, new(*RefusedError)):
 		return "account refused"
 	case isAny(err, ErrProtocol, wire.ErrLineTooLong, wire.ErrBareLF, wire.ErrBytesBehindStartTLS):
 		return "protocol error"

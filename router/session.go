@@ -95,8 +95,8 @@ func (s *Session) Believe(o origin.Origin) error {
 			return errLoop
 		}
 	}
-	if s.believed || s.user != "" || !s.Trusted() {
-		return nil
+	if s.believed || s.user != "" || s.MayStartTLS() || !s.Trusted() {
+		return nil // what is said before STARTTLS may be anyone's words
 	}
 	s.believed = true
 	if o.Session != "" {

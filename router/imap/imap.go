@@ -1,0 +1,115 @@
+// Package imap is IMAP as a proxy speaks it: the dialogue with a client up to
+// the login, and the login on the backend. Behind the login the session is
+// spliced and not read any more.
+//
+// Before login a client may use CAPABILITY, NOOP, ID, STARTTLS, LOGIN,
+// AUTHENTICATE (PLAIN, LOGIN) and LOGOUT. Capabilities that only a backend can
+// keep are not promised; the backend's own list comes with the answer to the
+// login.
+//
+//	S: * OK [CAPABILITY IMAP4rev1 … STARTTLS LOGINDISABLED] px1.example.test ready
+//	C: a STARTTLS
+//	S: a OK Begin TLS negotiation now
+//	C: b LOGIN anna@example.test {6+}
+//	   sesame
+//	S: b OK [CAPABILITY IMAP4rev1 IDLE UIDPLUS …] Logged in     (the backend's words)
+package imap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"switchyard/internal/server"
+	"switchyard/internal/wire"
+	"switchyard/router"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// maxCommand bounds a whole command before login, literals included: a SASL
+	// message and a little. It is what a session may make us hold.
+	maxCommand = wire.MaxSASL + 512
+
+	// maxTag bounds a tag, which is repeated in answers and on the way to the
+	// backend is not used at all.
+	maxTag = 128
+
+	// maxBad is how many commands that make no sense end a session. Clients of
+	// other protocols, sent here to do harm, do not get far (ALPACA).
+	maxBad = 5
+
+	// maxCommands bounds the commands before login.
+	maxCommands = 100
+)
+
+// Protocol is IMAP for a router's listeners. The zero value works.
+type Protocol struct{}
+
+// New makes the protocol.
+func New() *Protocol { return &Protocol{} }
+
+// Name implements router.Protocol.
+func (*Protocol) Name() string { return "imap" }
+
+// Busy implements router.Busy.
+func (*Protocol) Busy() string {
+	return "* BYE [UNAVAILABLE] Too many connections, try again later\r\n"
+}
+
+// Serve implements router.Protocol.
+func (*Protocol) Serve(ctx context.Context, s *router.Session) error {
+	f := &front{s: s, conn: s.Conn}
+	err := f.run(ctx)
+	switch {
+	case err == nil || f.joined:
+	case errors.Is(err, server.ErrShutdown):
+		s.Goodbye("* BYE [UNAVAILABLE] Shutting down, try again later")
+	case wire.IsTimeout(err):
+		s.Goodbye("* BYE Login took too long")
+	case errors.Is(err, wire.ErrLineTooLong):
+		s.Goodbye("* BYE Line too long")
+	case errors.Is(err, wire.ErrBareLF):
+		s.Goodbye("* BYE Lines end in CRLF")
+	case errors.Is(err, router.ErrProtocol):
+		s.Goodbye("* BYE Protocol error")
+	}
+	return err
+}
+
+// capabilities is what may be promised before login.
+func (f *front) capabilities() string {
+	list := []string{"IMAP4rev1", "SASL-IR", "LITERAL+", "ID"}
+	if f.s.MayStartTLS() {
+		list = append(list, "STARTTLS")
+	}
+	if f.s.MayLogin() {
+		list = append(list, "AUTH=PLAIN", "AUTH=LOGIN")
+	} else {
+		list = append(list, "LOGINDISABLED")
+	}
+	return strings.Join(list, " ")
+}
+
+// refusal words a failed login. It is the only place that does.
+func (f *front) refusal(err error) string {
+	var words *router.RefusedError
+	var status *router.StatusError
+	switch router.KindOf(err) {
+	case router.Absent, router.Rejected:
+		return "NO [AUTHENTICATIONFAILED] Authentication failed"
+	case router.Refused:
+		switch {
+		case errors.As(err, &words):
+			return "NO " + words.Text
+		case errors.As(err, &status):
+			return fmt.Sprintf("NO [AUTHORIZATIONFAILED] Account is %s", status.Word())
+		}
+	case router.Unavailable:
+		return "NO [UNAVAILABLE] Temporarily unavailable, try again later"
+	}
+	f.s.Log.Error("login failed by a mistake of ours", zap.Error(err))
+	return "NO [SERVERBUG] Internal error, try again later"
+}
