@@ -102,7 +102,7 @@ func Open(dir string, opts Options) (*Set, error) {
 	s.files.init(s)
 	var err error
 	if s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
-		zstd.WithLowerEncoderMem(true)); err != nil {
+		zstd.WithLowerEncoderMem(true), zstd.WithAllLitEntropyCompression(true)); err != nil {
 		return nil, err
 	}
 	if s.dec, err = zstd.NewReader(nil, zstd.WithDecoderMaxMemory(FrameSize), zstd.WithDecoderConcurrency(0)); err != nil {

@@ -1,0 +1,164 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"switchyard/backend"
+	"switchyard/backend/effect"
+	"switchyard/backend/store/segment"
+)
+
+// The node's queue: entries with bodies in a durable order, for the mail that
+// waits to go out. What an entry says is the caller's affair.
+
+// QueueAdd adds an entry with its body, which is read once and stays the
+// caller's. The entry is durable when it returns. Ids ascend and are never
+// given twice. Errors: backend.ErrBusy.
+func (s *Store) QueueAdd(ctx context.Context, entry []byte, body io.ReaderAt, size int64) (id uint64, err error) {
+	leave, err := s.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	guid := newGUID()
+	place, err := s.queue.writeBody(segment.Info{GUID: guid, InternalDate: s.opts.Clock()}, body, size)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { s.settle(place, err) }()
+	err = s.queue.add(ctx, func(t *tx) error {
+		id = t.row.lastQueued + 1
+		t.places[guid] = place
+		return t.apply(effect.QueueSet{ID: id, Entry: entry, Body: guid, Size: size})
+	})
+	return id, err
+}
+
+// QueueUpdate replaces what an entry says, durably. Errors:
+// backend.ErrNoMessage, backend.ErrBusy.
+func (s *Store) QueueUpdate(ctx context.Context, id uint64, entry []byte) error {
+	return s.changeQueue(ctx, id, effect.QueueSet{ID: id, Entry: entry})
+}
+
+// QueueDelete removes an entry and its body, durably. Errors:
+// backend.ErrNoMessage, backend.ErrBusy.
+func (s *Store) QueueDelete(ctx context.Context, id uint64) error {
+	return s.changeQueue(ctx, id, effect.QueueDeleted{ID: id})
+}
+
+func (s *Store) changeQueue(ctx context.Context, id uint64, e effect.Effect) error {
+	leave, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return s.queue.add(ctx, func(t *tx) error {
+		if _, ok, err := t.queueEntry(id); err != nil {
+			return s.broken("read a queue entry", err)
+		} else if !ok {
+			return backend.ErrNoMessage
+		}
+		return t.apply(e)
+	})
+}
+
+// QueueScan calls each for every entry, ascending by id, until it returns
+// false. The entry is each's to keep. Entries added or changed meanwhile may be
+// missed.
+func (s *Store) QueueScan(ctx context.Context, each func(id uint64, entry []byte) bool) error {
+	leave, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return scan(s.queue.db, keyUser(backend.GUID{}, rowQueue), func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		id, err := parseQueue(key)
+		if err != nil {
+			return err
+		}
+		var row queueRow
+		if err := row.read(append([]byte(nil), value...)); err != nil {
+			return err
+		}
+		if !each(id, row.entry) {
+			return errStop
+		}
+		return nil
+	})
+}
+
+// QueueBody opens an entry's body; the caller closes it. Errors:
+// backend.ErrNoMessage, backend.ErrBusy.
+func (s *Store) QueueBody(_ context.Context, id uint64) (backend.Body, error) {
+	leave, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var row queueRow
+	ok, err := get(s.queue.db, keyQueue(id), row.read)
+	if err != nil {
+		return nil, s.broken("read a queue entry", err)
+	}
+	if !ok {
+		return nil, backend.ErrNoMessage
+	}
+	return s.queue.openBody(backend.GUID{}, row.body)
+}
+
+// queueEntry returns an entry as this change leaves it.
+func (t *tx) queueEntry(id uint64) (row queueRow, ok bool, err error) {
+	if r, touched := t.queue[id]; touched {
+		if r == nil {
+			return row, false, nil
+		}
+		return *r, true, nil
+	}
+	ok, err = get(t.u.db, keyQueue(id), func(b []byte) error { return row.read(append([]byte(nil), b...)) })
+	return row, ok, err
+}
+
+// noteQueue makes a later effect of this change see an entry; nil is none.
+func (t *tx) noteQueue(id uint64, row *queueRow) {
+	if t.queue == nil {
+		t.queue = make(map[uint64]*queueRow)
+	}
+	t.queue[id] = row
+	if row == nil {
+		t.del(keyQueue(id))
+	} else {
+		t.put(keyQueue(id), row.append(nil))
+	}
+}
+
+func (t *tx) setQueue(e effect.QueueSet) error {
+	row := queueRow{body: e.Body, size: e.Size, entry: e.Entry}
+	if e.Body.IsZero() {
+		old, ok, err := t.queueEntry(e.ID)
+		if err != nil || !ok {
+			return fmt.Errorf("queue entry %d is not there: %w", e.ID, err)
+		}
+		row.body, row.size = old.body, old.size
+	} else if err := t.ref(e.Body); err != nil {
+		return err
+	}
+	if e.ID > t.row.lastQueued {
+		t.row.lastQueued, t.touched = e.ID, true
+	}
+	t.noteQueue(e.ID, &row)
+	return nil
+}
+
+func (t *tx) deleteQueue(e effect.QueueDeleted) error {
+	row, ok, err := t.queueEntry(e.ID)
+	if err != nil || !ok {
+		return fmt.Errorf("queue entry %d is not there: %w", e.ID, err)
+	}
+	t.noteQueue(e.ID, nil)
+	return t.unref(row.body)
+}

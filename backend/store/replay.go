@@ -1,0 +1,80 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.uber.org/zap"
+
+	"switchyard/backend/effect"
+)
+
+// replay brings the state to the end of every shard's log, and starts the
+// shards from there.
+func (s *Store) replay() error {
+	n := 0
+	for i := range s.shards {
+		sh, shard := &s.shards[i], uint8(i)
+		sh.changed.L = &sh.turn
+		done := appliedRow{epoch: epoch}
+		if _, err := get(s.dbOf(shard), keyApplied(shard), done.read); err != nil {
+			return err
+		}
+		s.clock.seen(done.time)
+		sh.epoch, sh.last = done.epoch, done.seq
+		err := scanRange(s.dbOf(shard), keyLog(shard, done.seq+1), after([]byte{spaceLog, shard}), func(_, value []byte) error {
+			record, err := effect.DecodeRecord(value)
+			if err != nil {
+				return err
+			}
+			if record.Seq != sh.last+1 {
+				return fmt.Errorf("log of shard %d goes from %d to %d", shard, sh.last, record.Seq)
+			}
+			s.clock.seen(record.Time)
+			sh.last = record.Seq
+			n++
+			return s.applyAgain(record)
+		})
+		if err != nil {
+			return fmt.Errorf("replay shard %d: %w", shard, err)
+		}
+		sh.applied = sh.last
+	}
+	if n > 0 {
+		s.log.Info("replayed the log of effects", zap.Int("records", n))
+	}
+	return nil
+}
+
+// applyAgain applies one record from the log. One that does not fit, or leaves
+// other digests than it should, is an error: something other than a crash has
+// changed the store.
+func (s *Store) applyAgain(record *effect.Record) error {
+	u := s.queue
+	if record.User != "" {
+		var err error
+		if u, err = s.user(record.User); err != nil {
+			return err
+		}
+	}
+	t := u.begin(record.Time)
+	defer t.batch.Close()
+	for _, e := range record.Effects {
+		if err := t.apply(e); err != nil {
+			return fmt.Errorf("record %d of %q: %w", record.Seq, record.User, err)
+		}
+	}
+	if got := t.finish(); !slices.Equal(got, record.Digests) {
+		return fmt.Errorf("record %d of %q: %w", record.Seq, record.User, errDrift)
+	}
+	t.note(record)
+	if err := u.db.Apply(t.batch, pebble.NoSync); err != nil {
+		return err
+	}
+	t.publish()
+	return nil
+}
+
+var errDrift = errors.New("digests differ from the log's")

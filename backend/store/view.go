@@ -1,0 +1,249 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"switchyard/backend"
+	"switchyard/backend/effect"
+	"switchyard/backend/effect/pack"
+)
+
+// mail is one account's mail as a session uses it.
+type mail struct{ u *user }
+
+var _ backend.User = (*mail)(nil)
+
+// Account implements backend.User.
+func (m *mail) Account() string { return m.u.account }
+
+// Mailboxes implements backend.User. It reads no messages.
+func (m *mail) Mailboxes(context.Context) ([]backend.Mailbox, error) {
+	leave, err := m.u.s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	m.u.mu.RLock()
+	list := make([]backend.Mailbox, 0, len(m.u.boxes))
+	for _, b := range m.u.boxes {
+		list = append(list, b.Mailbox)
+	}
+	m.u.mu.RUnlock()
+	slices.SortFunc(list, func(a, b backend.Mailbox) int {
+		if (a.Name == backend.Inbox) != (b.Name == backend.Inbox) {
+			if a.Name == backend.Inbox {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return list, nil
+}
+
+// Mailbox implements backend.User.
+func (m *mail) Mailbox(_ context.Context, name string) (backend.Mailbox, error) {
+	leave, err := m.u.s.enter()
+	if err != nil {
+		return backend.Mailbox{}, err
+	}
+	defer leave()
+	name, err = canonicalName(name)
+	if err != nil {
+		return backend.Mailbox{}, backend.ErrNoMailbox
+	}
+	m.u.mu.RLock()
+	defer m.u.mu.RUnlock()
+	if b, ok := m.u.names[name]; ok {
+		return b.Mailbox, nil
+	}
+	return backend.Mailbox{}, backend.ErrNoMailbox
+}
+
+// Subscriptions implements backend.User.
+func (m *mail) Subscriptions(context.Context) ([]string, error) {
+	leave, err := m.u.s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	m.u.mu.RLock()
+	defer m.u.mu.RUnlock()
+	return slices.Sorted(maps.Keys(m.u.subs)), nil
+}
+
+// Watch implements backend.User.
+func (m *mail) Watch(mailbox backend.GUID) *backend.Watch {
+	u := m.u
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var w *backend.Watch
+	w = backend.NewWatch(func() { u.unwatch(mailbox, w) })
+	if u.watches[mailbox] == nil {
+		u.watches[mailbox] = make(map[*backend.Watch]struct{})
+	}
+	u.watches[mailbox][w] = struct{}{}
+	if b, ok := u.boxes[mailbox]; ok {
+		b.watchers.Store(int32(len(u.watches[mailbox])))
+	}
+	return w
+}
+
+func (u *user) unwatch(mailbox backend.GUID, w *backend.Watch) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.watches[mailbox], w)
+	if b, ok := u.boxes[mailbox]; ok {
+		b.watchers.Store(int32(len(u.watches[mailbox])))
+	}
+	if len(u.watches[mailbox]) == 0 {
+		delete(u.watches, mailbox)
+	}
+}
+
+// View implements backend.User.
+func (m *mail) View(ctx context.Context, mailbox backend.GUID) (backend.View, error) {
+	u := m.u
+	leave, err := u.s.enter()
+	if err != nil {
+		return backend.View{}, err
+	}
+	defer leave()
+	if v, loaded, err := u.view(mailbox); loaded || err != nil {
+		return v, err
+	}
+	if err := u.acquire(ctx); err != nil {
+		return backend.View{}, err
+	}
+	defer u.unlock()
+	return u.loadView(mailbox)
+}
+
+// view returns what is in memory of a mailbox.
+func (u *user) view(mailbox backend.GUID) (v backend.View, loaded bool, err error) {
+	u.mu.RLock()
+	b, ok := u.boxes[mailbox]
+	if ok && b.loaded {
+		v, loaded = backend.View{Mailbox: b.Mailbox, Messages: b.messages}, true
+	}
+	u.mu.RUnlock()
+	if !ok {
+		return v, false, backend.ErrNoMailbox
+	}
+	if loaded {
+		u.s.views.used(b, v.Messages.Len())
+	}
+	return v, loaded, nil
+}
+
+// loadView reads a mailbox's messages unless they are in memory. The caller
+// holds the user's lock, so that nothing changes meanwhile.
+func (u *user) loadView(mailbox backend.GUID) (backend.View, error) {
+	if v, loaded, err := u.view(mailbox); loaded || err != nil {
+		return v, err
+	}
+	b := u.boxes[mailbox]
+	list := make([]backend.Message, 0, b.Messages)
+	err := u.eachMessage(mailbox, func(m *backend.Message) error {
+		list = append(list, *m)
+		return nil
+	})
+	if err != nil {
+		return backend.View{}, u.s.broken("read a mailbox", err)
+	}
+	messages := backend.NewMessages(list)
+	u.mu.Lock()
+	b.loaded, b.messages = true, messages
+	v := backend.View{Mailbox: b.Mailbox, Messages: messages}
+	u.mu.Unlock()
+	u.s.views.used(b, len(list))
+	return v, nil
+}
+
+// eachMessage reads a mailbox's messages from the database, ascending. Equal
+// sets of flags share memory.
+func (u *user) eachMessage(mailbox backend.GUID, each func(*backend.Message) error) error {
+	flagSets := make(map[string][]string)
+	return scan(u.db, keyUser(u.row.id, rowMessage, mailbox[:]...), func(key, value []byte) error {
+		m, err := readMessage(key, value)
+		if err != nil {
+			return err
+		}
+		if len(m.Flags) > 0 {
+			joined := strings.Join(m.Flags, " ")
+			if shared, ok := flagSets[joined]; ok {
+				m.Flags = shared
+			} else {
+				flagSets[joined] = m.Flags
+			}
+		}
+		return each(&m)
+	})
+}
+
+func readMessage(key, value []byte) (backend.Message, error) {
+	_, uid, err := parseMessage(key)
+	if err != nil {
+		return backend.Message{}, err
+	}
+	in := pack.NewReader(value)
+	m := effect.ReadMessage(in)
+	m.UID = uid
+	return m, in.End()
+}
+
+// message returns one message, from memory or from the database.
+func (u *user) message(b *box, uid backend.UID) (m backend.Message, ok bool, err error) {
+	u.mu.RLock()
+	loaded, messages, id, user := b.loaded, b.messages, b.ID, u.row.id
+	u.mu.RUnlock()
+	if loaded {
+		if i, ok := messages.Find(uid); ok {
+			return *messages.At(i), true, nil
+		}
+		return m, false, nil
+	}
+	key := keyMessage(user, id, uid)
+	ok, err = get(u.db, key, func(value []byte) error {
+		m, err = readMessage(key, value)
+		return err
+	})
+	return m, ok, err
+}
+
+// Vanished implements backend.User.
+func (m *mail) Vanished(ctx context.Context, mailbox backend.GUID, since backend.ModSeq) ([]backend.UID, bool, error) {
+	u := m.u
+	leave, err := u.s.enter()
+	if err != nil {
+		return nil, false, err
+	}
+	defer leave()
+	if err := u.acquire(ctx); err != nil {
+		return nil, false, err
+	}
+	defer u.unlock()
+	b, ok := u.boxes[mailbox]
+	if !ok {
+		return nil, false, backend.ErrNoMailbox
+	}
+	if since < b.floor {
+		return nil, false, nil
+	}
+	var uids []backend.UID
+	from := keyTombstone(u.row.id, mailbox, since+1, 0)
+	err = scanRange(u.db, from, after(keyUser(u.row.id, rowTombstone, mailbox[:]...)), func(key, _ []byte) error {
+		_, _, uid, err := parseTombstone(key)
+		uids = append(uids, uid)
+		return err
+	})
+	if err != nil {
+		return nil, false, u.s.broken("read tombstones", err)
+	}
+	slices.SortFunc(uids, cmp.Compare[backend.UID])
+	return uids, true, nil
+}
