@@ -175,3 +175,34 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestExample loads the example that the README shows, for each daemon.
+func TestExample(t *testing.T) {
+	data, err := os.ReadFile("../testdata/conf/switchyard.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, sub := range []string{"tls", "store", "users"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"mail", "b1", "ca"} {
+		writePair(t, filepath.Join(dir, "tls"), name+".pem", name+".key")
+	}
+	for _, name := range []string{"proxy.secret", "tcpauth.secret"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("sesame\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "switchyard.toml")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []Daemon{ProxydDaemon, BackenddDaemon, TcpauthdDaemon} {
+		if _, err := Load(path, d); err != nil {
+			t.Errorf("daemon %d: %v", d, err)
+		}
+	}
+}
