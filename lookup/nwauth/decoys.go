@@ -1,0 +1,56 @@
+package nwauth
+
+import (
+	"hash/maphash"
+	"math/rand/v2"
+	"sync"
+)
+
+// decoys are hashes of real accounts, a random sample. One of them, always the
+// same for the same name while the sample stays, is verified for a name that
+// nobody has: so the time of an answer is spread over unknown names as it is
+// over known ones, whatever schemes the database holds.
+type decoys struct {
+	seed maphash.Seed
+
+	mu      sync.Mutex
+	sample  []string
+	offered int
+	own     string // made when there is no sample
+}
+
+const decoyCount = 64
+
+func newDecoys() *decoys { return &decoys{seed: maphash.MakeSeed()} }
+
+// offer puts a hash into the sample with the odds that make the sample a fair
+// one.
+func (d *decoys) offer(hash string) {
+	if locked(hash) {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.offered++
+	if len(d.sample) < decoyCount {
+		d.sample = append(d.sample, hash)
+	} else if i := rand.IntN(d.offered); i < decoyCount {
+		d.sample[i] = hash
+	}
+}
+
+func (d *decoys) forName(name string, cost Argon2) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := len(d.sample); n > 0 {
+		return d.sample[maphash.String(d.seed, name)%uint64(n)]
+	}
+	if d.own == "" {
+		hash, err := NewHash("nobody", cost)
+		if err != nil {
+			return ""
+		}
+		d.own = hash
+	}
+	return d.own
+}

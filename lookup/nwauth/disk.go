@@ -1,0 +1,140 @@
+package nwauth
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"go.uber.org/zap"
+)
+
+// The files of a database.
+const (
+	baseFile   = "nwauth.txt"
+	newFile    = "nwauth.txt.new" // a base that is being written
+	logFile    = "nwauth.add"
+	oldLogFile = "nwauth.add.old" // the log whose changes are being merged
+	lockFile   = "nwauth.lock"
+)
+
+// The files hold password hashes.
+const (
+	dirMode  = 0o700
+	fileMode = 0o600
+)
+
+// disk is the files of an open database. After openDisk only the committer
+// uses it, and close once the committer has ended.
+type disk struct {
+	dir    string
+	table  *table
+	logger *zap.Logger
+	step   func(string)
+
+	lock    *os.File
+	log     *os.File
+	size    int64 // of the log; all of it is synced between two appends
+	base    int64 // size of the base
+	logSize int64 // Options.LogSize
+	broken  error // why nothing can be made durable any more
+
+	hasOld  bool  // oldLogFile exists and is not merged yet
+	retryAt int64 // size of the log at which a failed merge is tried again
+	merging bool
+	merged  chan mergeResult // receives one result for each merge
+	wg      sync.WaitGroup
+}
+
+// openDisk locks the directory, reads its files into t and opens the log.
+func openDisk(dir string, t *table, opts Options, step func(string)) (*disk, error) {
+	if step == nil {
+		step = func(string) {}
+	}
+	d := &disk{
+		dir: dir, table: t, logger: opts.Logger, step: step,
+		logSize: opts.LogSize, merged: make(chan mergeResult, 1),
+	}
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return nil, fmt.Errorf("open user database: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	d.lock = lock
+	if err := d.load(); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// lockDir takes the lock that is freed when the process ends, however it ends.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, fileMode)
+	if err != nil {
+		return nil, fmt.Errorf("lock user database: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if err == syscall.EWOULDBLOCK {
+			return nil, fmt.Errorf("lock user database: %s is open in another process", dir)
+		}
+		return nil, fmt.Errorf("lock user database %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+func (d *disk) path(file string) string { return filepath.Join(d.dir, file) }
+
+// append makes lines durable. When it fails they are not in the log, or the
+// log takes no more until the database is opened again: after a failed sync
+// nobody knows what is on the disk.
+func (d *disk) append(lines []byte) error {
+	if d.broken != nil {
+		return d.broken
+	}
+	d.step("append")
+	if _, err := d.log.Write(lines); err != nil {
+		if undo := d.log.Truncate(d.size); undo != nil {
+			d.fail(undo)
+		}
+		return fmt.Errorf("write to %s: %w", logFile, err)
+	}
+	d.step("sync")
+	if err := d.log.Sync(); err != nil {
+		d.fail(err)
+		return fmt.Errorf("sync %s: %w", logFile, err)
+	}
+	d.size += int64(len(lines))
+	d.step("synced")
+	return nil
+}
+
+func (d *disk) fail(err error) {
+	d.broken = fmt.Errorf("user database takes no changes until it is opened again: %w", err)
+	d.logger.Error("user database cannot be written", zap.Error(err))
+}
+
+// close waits for a merge and gives up the files and the lock.
+func (d *disk) close() error {
+	d.wg.Wait()
+	var err error
+	if d.log != nil {
+		err = d.log.Close()
+	}
+	d.lock.Close()
+	return err
+}
+
+// syncDir makes the names in the directory durable.
+func (d *disk) syncDir() error {
+	f, err := os.Open(d.dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

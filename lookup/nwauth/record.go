@@ -1,0 +1,154 @@
+package nwauth
+
+import (
+	"fmt"
+	"strings"
+
+	"switchyard/lookup"
+	"switchyard/lookup/internal/netwin"
+)
+
+// RefusedError says that a change or a record can never be accepted, and why.
+type RefusedError = netwin.RefusedError
+
+// maxHash is the longest password hash in bytes.
+const maxHash = 1024
+
+// Record is one user of the database.
+type Record struct {
+	Name string // clean, see lookup.CleanName
+
+	// Hash is what a password is verified with, see Verify. Nobody can log in
+	// to an account without one.
+	Hash string
+
+	// Labels are everything else, under lower-case labels.
+	Labels map[string]string
+}
+
+// String never shows the hash.
+func (r Record) String() string { return fmt.Sprintf("record of %q", r.Name) }
+
+// GoString never shows the hash.
+func (r Record) GoString() string { return r.String() }
+
+// Account returns the record as the directory's vocabulary has it. Attributes
+// is the record's own Labels.
+func (r Record) Account() (lookup.Account, error) {
+	return netwin.Account(r.Name, r.Labels)
+}
+
+// check says why a record cannot be kept. Errors: RefusedError.
+func (r Record) check() error {
+	if err := checkName(r.Name); err != nil {
+		return err
+	}
+	if err := checkHash(r.Hash); err != nil {
+		return err
+	}
+	if err := netwin.CheckLabels(r.Labels); err != nil {
+		return err
+	}
+	return checkMeanings(r.Labels)
+}
+
+func checkName(name string) error {
+	clean, err := lookup.CleanName(name, "")
+	switch {
+	case err != nil:
+		return netwin.Refuse("%v", err)
+	case clean != name:
+		return netwin.Refuse("the name %.80q is not in lower case", name)
+	case strings.IndexByte(name, ':') >= 0:
+		return netwin.Refuse("the name %.80q has a colon, which a record cannot carry", name)
+	}
+	return nil
+}
+
+func checkHash(hash string) error {
+	switch {
+	case len(hash) > maxHash:
+		return netwin.Refuse("the password hash is longer than %d bytes", maxHash)
+	case strings.ContainsAny(hash, `: "`) || netwin.HasControl(hash):
+		return netwin.Refuse("the password hash has a colon, space, quote or control character")
+	}
+	return nil
+}
+
+// checkMeanings refuses values that would silently mean nothing.
+func checkMeanings(labels map[string]string) error {
+	if _, err := netwin.ParseGeneration(labels[netwin.Generation]); err != nil {
+		return err
+	}
+	_, err := netwin.ParseQuota(labels[netwin.Quota])
+	return err
+}
+
+// appendRecord writes a record as its line, without the line end:
+//
+//	user@domain:hash:label="value" label="value"
+//
+// It has been through check.
+func appendRecord(dst []byte, r Record) []byte {
+	dst = append(dst, r.Name...)
+	dst = append(dst, ':')
+	dst = append(dst, r.Hash...)
+	dst = append(dst, ':')
+	return netwin.AppendLabels(dst, r.Labels)
+}
+
+// ParseRecord reads the line of one record. Errors: RefusedError, which never
+// shows the line, since it holds a hash.
+func ParseRecord(line string) (Record, error) {
+	if len(line) > netwin.MaxLine {
+		return Record{}, netwin.Refuse("the line is longer than %d bytes", netwin.MaxLine)
+	}
+	typed, rest, found := strings.Cut(line, ":")
+	if !found {
+		return Record{}, netwin.Refuse("there is no colon behind the name")
+	}
+	name, err := lookup.CleanName(typed, "")
+	if err != nil {
+		return Record{}, netwin.Refuse("%v", err)
+	}
+	// A record without labels may end behind the hash.
+	hash, written, _ := strings.Cut(rest, ":")
+	labels, err := netwin.ParseLabels(written)
+	if err != nil {
+		return Record{}, err
+	}
+	r := Record{Name: name, Hash: hash, Labels: labels}
+	return r, r.check()
+}
+
+// A deletion is kept while the deleted account had a generation, so that an
+// account made anew under that name goes on from there: a backend refuses
+// generations older than it has seen. Its line has no name in front of the
+// first colon, which no record can have:
+//
+//	:user@domain:homegen="7"
+func appendDeletion(dst []byte, name string, generation uint64) []byte {
+	dst = append(dst, ':')
+	dst = append(dst, name...)
+	dst = append(dst, ':')
+	if generation > 0 {
+		dst = fmt.Appendf(dst, `%s="%d"`, netwin.Generation, generation)
+	}
+	return dst
+}
+
+func parseDeletion(line string) (name string, generation uint64, err error) {
+	name, written, found := strings.Cut(strings.TrimPrefix(line, ":"), ":")
+	if !found {
+		return "", 0, netwin.Refuse("there is no colon behind the deleted name")
+	}
+	if err := checkName(name); err != nil {
+		return "", 0, err
+	}
+	labels, err := netwin.ParseLabels(written)
+	if err != nil {
+		return "", 0, err
+	}
+	generation, err = netwin.ParseGeneration(labels[netwin.Generation])
+	return name, generation, err
+}
