@@ -1,0 +1,230 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"switchyard/backend"
+	"switchyard/backend/effect"
+)
+
+// maxFindings bounds what one Check tells.
+const maxFindings = 100
+
+// Check looks for broken invariants: counters and digests against the
+// messages, bodies against the messages that have them, the log's order, what
+// is in memory against what is on disk. It opens every body, and reads those of
+// up to a frame. Each account is locked while it is looked at; the answer is
+// about the accounts and the queue one by one, and about the segments only when
+// nothing else was going on.
+func (s *Store) Check(ctx context.Context) error {
+	leave, err := s.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	c := &checker{s: s, live: make(map[uint32]liveRow)}
+	if err := c.user(ctx, s.queue); err != nil {
+		return err
+	}
+	for _, db := range s.dbs {
+		var accounts []string
+		err := scan(db, []byte{spaceName}, func(key, _ []byte) error {
+			accounts = append(accounts, string(key[1:]))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, account := range accounts {
+			u, err := s.user(account)
+			if err != nil {
+				return err
+			}
+			if err := c.user(ctx, u); err != nil {
+				return err
+			}
+		}
+	}
+	c.segments()
+	if err := c.logs(); err != nil {
+		return err
+	}
+	return errors.Join(c.findings...)
+}
+
+// checker collects what is wrong.
+type checker struct {
+	s        *Store
+	live     map[uint32]liveRow // what the bodies come to
+	findings []error
+}
+
+func (c *checker) found(format string, args ...any) {
+	if len(c.findings) < maxFindings {
+		c.findings = append(c.findings, fmt.Errorf(format, args...))
+	}
+}
+
+// user checks one account. The error is the disk's.
+func (c *checker) user(ctx context.Context, u *user) error {
+	if err := u.acquire(ctx); err != nil {
+		return err
+	}
+	defer u.unlock()
+	on := newUser(c.s, u.account) // as it is on disk
+	if err := on.load(); err != nil {
+		return err
+	}
+	if on.row != u.row || !maps.EqualFunc(on.boxes, u.boxes, func(a, b *box) bool { return a.boxRow == b.boxRow }) ||
+		!maps.Equal(on.subs, u.subs) {
+		c.found("%q: memory and disk differ", u.account)
+	}
+	refs := make(map[backend.GUID]uint64)
+	for id, b := range on.boxes {
+		if on.names[b.Name] != b {
+			c.found("%q: two mailboxes are called %q", u.account, b.Name)
+		}
+		if b.UIDValidity > on.row.lastUIDValidity {
+			c.found("%q: uidvalidity of %q is above the last one given", u.account, b.Name)
+		}
+		if err := c.box(on, b, u.boxes[id], refs); err != nil {
+			return err
+		}
+	}
+	err := scan(u.db, keyUser(on.row.id, rowQueue), func(_, value []byte) error {
+		var row queueRow
+		err := row.read(value)
+		refs[row.body]++
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.bodies(on, refs)
+}
+
+// box checks a mailbox as it is on disk, and the messages in memory.
+func (c *checker) box(on *user, b, mem *box, refs map[backend.GUID]uint64) error {
+	want := boxRow{Mailbox: backend.Mailbox{
+		ID: b.ID, Name: b.Name, Use: b.Use, UIDValidity: b.UIDValidity, UIDNext: b.UIDNext, HighestModSeq: b.HighestModSeq,
+	}, floor: b.floor}
+	i := 0
+	err := on.eachMessage(b.ID, func(m *backend.Message) error {
+		want.count(m, 1)
+		refs[m.GUID]++
+		if m.UID >= b.UIDNext || m.ModSeq > b.HighestModSeq || m.ModSeq == 0 {
+			c.found("%q: message %d of %q is beyond the mailbox's uidnext or modseq", on.account, m.UID, b.Name)
+		}
+		if mem != nil && mem.loaded {
+			if i >= mem.messages.Len() || !equalMessages(mem.messages.At(i), m) {
+				c.found("%q: message %d of %q differs in memory", on.account, m.UID, b.Name)
+			}
+		}
+		i++
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if mem != nil && mem.loaded && mem.messages.Len() != i {
+		c.found("%q: %q has %d messages in memory, %d on disk", on.account, b.Name, mem.messages.Len(), i)
+	}
+	prefix := keyUser(on.row.id, rowTombstone, b.ID[:]...)
+	err = scan(on.db, prefix, func(key, value []byte) error {
+		_, seq, uid, err := parseTombstone(key)
+		if err != nil {
+			return err
+		}
+		want.tombstones++
+		if seq > b.HighestModSeq || uid >= b.UIDNext {
+			c.found("%q: a tombstone of %q is beyond the mailbox", on.account, b.Name)
+		}
+		var row tombRow
+		return row.read(value)
+	})
+	if want != b.boxRow {
+		c.found("%q: mailbox %q counts %+v, its rows say %+v", on.account, b.Name, b.boxRow, want)
+	}
+	return err
+}
+
+func equalMessages(a, b *backend.Message) bool {
+	return a.UID == b.UID && string(effect.AppendMessage(nil, a)) == string(effect.AppendMessage(nil, b))
+}
+
+// bodies checks an account's bodies against the references counted.
+func (c *checker) bodies(on *user, refs map[backend.GUID]uint64) error {
+	err := scan(on.db, keyUser(on.row.id, rowBody), func(key, value []byte) error {
+		guid, err := parseGUID(key)
+		if err != nil {
+			return err
+		}
+		var row bodyRow
+		if err := row.read(value); err != nil {
+			return err
+		}
+		if row.refs != refs[guid] {
+			c.found("%q: body %s counts %d references, there are %d", on.account, guid, row.refs, refs[guid])
+		}
+		delete(refs, guid)
+		if row.refs == 0 {
+			return nil
+		}
+		l := c.live[row.Segment]
+		c.live[row.Segment] = liveRow{l.bodies + 1, l.bytes + row.Length}
+		body, err := c.s.segments.Body(row.Place, guid)
+		if err != nil {
+			c.found("%q: body %s: %w", on.account, guid, err)
+			return nil
+		}
+		return body.Close()
+	})
+	for guid := range refs {
+		c.found("%q: body %s is nowhere", on.account, guid)
+	}
+	return err
+}
+
+// segments checks the counts of live bodies.
+func (c *checker) segments() {
+	c.s.live.mu.Lock()
+	defer c.s.live.mu.Unlock()
+	for id, row := range c.s.live.rows {
+		if row != c.live[id] {
+			c.found("segment %d counts %+v live, there are %+v", id, row, c.live[id])
+		}
+		delete(c.live, id)
+	}
+	for id := range c.live {
+		c.found("segment %d has live bodies, but no count", id)
+	}
+}
+
+// logs checks that the shards' logs have no gaps and end where the state is.
+func (c *checker) logs() error {
+	for i := range c.s.shards {
+		sh, shard := &c.s.shards[i], uint8(i)
+		sh.turn.Lock()
+		applied := sh.applied
+		sh.turn.Unlock()
+		var seqs []uint64
+		err := scan(c.s.dbOf(shard), []byte{spaceLog, shard}, func(_, value []byte) error {
+			r, err := effect.DecodeRecord(value)
+			if err == nil {
+				seqs = append(seqs, r.Seq)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if len(seqs) > 0 && (seqs[len(seqs)-1] < applied || seqs[len(seqs)-1]-seqs[0] != uint64(len(seqs)-1)) || !slices.IsSorted(seqs) {
+			c.found("the log of shard %d has gaps, or ends at %d before %d", shard, seqs[len(seqs)-1], applied)
+		}
+	}
+	return nil
+}
