@@ -1,0 +1,95 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"switchyard/backend"
+	"switchyard/lookup"
+)
+
+// deliverLocal delivers into mailboxes of this node.
+func (q *Queue) deliverLocal(ctx context.Context, env Envelope, body backend.Body, recipients []Recipient) []outcome {
+	out := make([]outcome, 0, len(recipients))
+	for _, r := range recipients {
+		out = append(out, q.deliverHome(ctx, env, body, r.Address))
+	}
+	return out
+}
+
+func (q *Queue) deliverHome(ctx context.Context, env Envelope, body backend.Body, address string) outcome {
+	user, account, err := FindRecipient(ctx, q.accounts, address, 0)
+	if err != nil {
+		return q.noRecipient(ctx, account, err)
+	}
+	d, err := NewDelivery(env.From, address, "", body, body.Size(), env.Trace)
+	if err != nil {
+		return q.failure(ctx, err)
+	}
+	done, err := user.Deliver(ctx, d)
+	switch {
+	case errors.Is(err, backend.ErrTooBig):
+		return outcome{verdict: refused, reply: "552 5.3.4 message too big for the mailbox"}
+	case errors.Is(err, backend.ErrOverQuota):
+		return outcome{verdict: retry, reply: "452 4.2.2 mailbox full"}
+	case err != nil:
+		return q.failure(ctx, err)
+	case done.Duplicate:
+		return outcome{verdict: delivered, reply: "250 2.1.5 delivered before"}
+	}
+	return outcome{verdict: delivered, reply: "250 2.1.5 delivered"}
+}
+
+// noRecipient keeps the answers apart: no, elsewhere, and not now.
+func (q *Queue) noRecipient(ctx context.Context, account lookup.Account, err error) outcome {
+	switch {
+	case ctx.Err() != nil:
+		return outcome{verdict: cut}
+	case errors.Is(err, backend.ErrMoved):
+		if len(q.o.Proxies) == 0 {
+			return outcome{verdict: retry, reply: "451 4.1.6 account lives elsewhere, and no proxies are configured"}
+		}
+		return outcome{verdict: elsewhere, reply: "451 4.1.6 account lives elsewhere"}
+	case lookup.AnswerOf(err) == lookup.AnswerAbsent:
+		return outcome{verdict: refused, reply: "550 5.1.1 no such mailbox"}
+	case account.Name != "" && !account.Status.MayReceive():
+		return outcome{verdict: refused, reply: "550 5.2.1 mailbox is closed"}
+	default:
+		return q.failure(ctx, err)
+	}
+}
+
+// NewDelivery prepares a message for User.Deliver: with its delivery id, and
+// Return-Path and head (complete header lines, or "") in front. The first trace
+// bytes of the body do not count for the id. The body must not change until
+// the delivery is done.
+func NewDelivery(from, to, head string, body io.ReaderAt, size, trace int64) (backend.Delivery, error) {
+	id, _, err := backend.DeliveryID(from, to, body, size, trace)
+	if err != nil {
+		return backend.Delivery{}, err
+	}
+	front := []byte("Return-Path: <" + from + ">\r\n" + head)
+	return backend.Delivery{
+		Incoming: backend.Incoming{Body: &prefixed{front, body}, Size: int64(len(front)) + size},
+		ID:       id,
+	}, nil
+}
+
+// prefixed is a message with lines in front.
+type prefixed struct {
+	front []byte
+	rest  io.ReaderAt
+}
+
+func (p *prefixed) ReadAt(b []byte, off int64) (n int, err error) {
+	if off < int64(len(p.front)) {
+		n = copy(b, p.front[off:])
+		if n == len(b) {
+			return n, nil
+		}
+		off += int64(n)
+	}
+	m, err := p.rest.ReadAt(b[n:], off-int64(len(p.front)))
+	return n + m, err
+}
