@@ -63,7 +63,10 @@ func (s *Session) MayStartTLS() bool {
 // wire.ErrBytesBehindStartTLS and the session must end. All that the client
 // said before counts for nothing afterwards (RFC 3207 §4.2, RFC 9051 §6.2.1).
 func (s *Session) StartTLS(ctx context.Context) error {
-	return s.Conn.ServerTLS(ctx, s.listener.Config)
+	if err := s.Conn.ServerTLS(ctx, s.listener.Config); err != nil {
+		return handshakeError(err)
+	}
+	return nil
 }
 
 // MayLogin reports whether a password may be sent on this connection as it is.

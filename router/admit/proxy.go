@@ -173,14 +173,16 @@ func parseV2(command, family byte, body []byte) (Header, error) {
 	if len(body) < 2*size+4 {
 		return Header{}, fmt.Errorf("%w: addresses cut short", ErrHeader)
 	}
+	if err := checkTLVs(body[2*size+4:]); err != nil {
+		return Header{}, err
+	}
 	src, _ := netip.AddrFromSlice(body[:size])
 	dst, _ := netip.AddrFromSlice(body[size : 2*size])
 	ports := body[2*size:]
-	h := Header{
+	return Header{
 		Client: netip.AddrPortFrom(src.Unmap(), binary.BigEndian.Uint16(ports)),
 		Local:  netip.AddrPortFrom(dst.Unmap(), binary.BigEndian.Uint16(ports[2:])),
-	}
-	return h, checkTLVs(ports[4:])
+	}, nil
 }
 
 // checkTLVs makes sure that the TLVs fill what is left exactly. None of them is
