@@ -42,7 +42,7 @@ func (s *session) stls(ctx context.Context, args string) error {
 
 // xclient takes a client's identity from a trusted proxy.
 func (s *session) xclient(args string) error {
-	if !s.srv.gate.Trusted(s.conn.RemoteAddr().Addr(), s.secure()) {
+	if !s.trusted() {
 		return s.mistake("XCLIENT is for trusted proxies")
 	}
 	if s.identity {
@@ -62,6 +62,11 @@ func (s *session) xclient(args string) error {
 	s.identity = hasAddr
 	s.ok("Updated")
 	return nil
+}
+
+// trusted reports whether the peer is where proxies are.
+func (s *session) trusted() bool {
+	return s.srv.gate.Trusted(s.conn.RemoteAddr().Addr(), s.secure())
 }
 
 const clearRefused = "no login without TLS: use STLS first"
@@ -192,8 +197,14 @@ func (s *session) login(ctx context.Context, l access.Login) error {
 // refused answers a failed login. "No" and "not now" are kept apart (RFC 3206,
 // RFC 2449 §8); only "no" counts towards the end of the session.
 func (s *session) refused(err error) error {
-	s.err(refusal(err))
 	var status *access.StatusError
+	if errors.As(err, &status) && s.trusted() {
+		// The peer is a proxy, whose own login was right: [AUTH] would tell
+		// it otherwise.
+		s.err(fmt.Sprintf("[SYS/PERM] account is %s", status.Status))
+		return nil
+	}
+	s.err(refusal(err))
 	switch {
 	case lookup.AnswerOf(err) == lookup.AnswerRejected, errors.As(err, &status):
 		if s.badLogins++; s.badLogins >= maxBadLogins {

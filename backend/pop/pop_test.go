@@ -366,6 +366,20 @@ func TestProxied(t *testing.T) {
 	}
 }
 
+func TestProxiedSuspended(t *testing.T) {
+	f := newFixture(t, Options{})
+	c := f.dial(context.Background(), "127.0.0.1", f.srv.ServeTLS)
+	c.secure()
+	c.run(`
+		S: +OK *
+		C: AUTH PLAIN ` + b64("eve@example.test\x00proxy\x00cluster secret") + `
+		S: -ERR [SYS/PERM] account is suspended
+		C: AUTH PLAIN ` + b64("far@example.test\x00proxy\x00cluster secret") + `
+		S: -ERR [SYS/TEMP/MOVED] *
+		C: AUTH PLAIN ` + b64("anna@example.test\x00proxy\x00wrong") + `
+		S: -ERR [AUTH] *`)
+}
+
 func TestXCLIENTOnce(t *testing.T) {
 	f := newFixture(t, Options{})
 	c := f.dial(context.Background(), "127.0.0.1", f.srv.ServeTLS)

@@ -1,0 +1,138 @@
+package smtp
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"switchyard/backend"
+	"switchyard/backend/access"
+	"switchyard/backend/queue"
+	"switchyard/internal/smtpd"
+	"switchyard/internal/spool"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+)
+
+// LMTP takes mail from the proxies into mailboxes.
+type LMTP struct{ listener }
+
+// NewLMTP makes a server. The gate knows the proxies, and which accounts live
+// here.
+func NewLMTP(gate *access.Gate, o Options) *LMTP {
+	l := &LMTP{listener{gate: gate, o: o.withDefaults(), lmtp: true, name: "lmtp"}}
+	l.open = func(s *session) smtpd.Session { return &lmtp{session: s} }
+	return l
+}
+
+// deliveriesAtOnce bounds how many recipients of one message are delivered at
+// a time; together they share the disk's syncs.
+const deliveriesAtOnce = 16
+
+// lmtp is one session with a proxy.
+type lmtp struct {
+	*session
+	sender string
+	trace  int64
+	to     []target
+}
+
+type target struct {
+	address string
+	user    backend.User
+}
+
+// Auth implements smtpd.Authenticator: proxies only, as themselves.
+func (s *lmtp) Auth(_ context.Context, c smtpd.Credentials) error {
+	if c.Authzid != "" && c.Authzid != c.Username || !s.gate.Proxy(c.Username, c.Password, s.peer(), s.conn.TLS()) {
+		return smtpd.NewReply(535, "5.7.8", "not a proxy of this cluster")
+	}
+	s.user, s.proxied = c.Username, true
+	return nil
+}
+
+// OffersPrivate implements smtpd.Private.
+func (s *lmtp) OffersPrivate() bool { return s.conn.Authenticated() }
+
+// Mail implements smtpd.Session.
+func (s *lmtp) Mail(_ context.Context, from smtpd.Path, p smtpd.MailParams) error {
+	s.sender, s.trace = from.String(), p.Trace
+	return nil
+}
+
+// Rcpt implements smtpd.Session. It is the only place where LMTP says no for
+// good.
+func (s *lmtp) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams) error {
+	address := to.String()
+	user, _, err := queue.FindRecipient(ctx, s.gate, address, p.Generation)
+	if err != nil {
+		r, expected := recipientReply(err)
+		if !expected {
+			s.failed("find "+address, err)
+		}
+		return r
+	}
+	s.to = append(s.to, target{address, user})
+	return nil
+}
+
+// Data implements smtpd.Session.
+func (s *lmtp) Data(ctx context.Context, body io.Reader) []smtpd.Reply {
+	began := time.Now()
+	message := spool.New(s.o.Spool)
+	defer message.Close()
+	source := &source{r: body}
+	if _, err := io.Copy(message, source); err != nil {
+		if source.err == nil {
+			s.failed("spool", err)
+		}
+		return smtpd.Repeat(replyBusy, len(s.to))
+	}
+	replies := make([]smtpd.Reply, len(s.to))
+	var all errgroup.Group
+	all.SetLimit(deliveriesAtOnce)
+	for i, to := range s.to {
+		all.Go(func() error {
+			replies[i] = s.deliver(ctx, to, message)
+			return nil
+		})
+	}
+	all.Wait()
+	s.account(replies, message.Size(), time.Since(began))
+	return replies
+}
+
+// deliver files the message for one recipient.
+func (s *lmtp) deliver(ctx context.Context, to target, message *spool.Spool) smtpd.Reply {
+	var done backend.Delivered
+	d, err := queue.NewDelivery(s.sender, to.address, s.received(s.peer(), s.conn.Hello()), message, message.Size(), s.trace)
+	if err == nil {
+		done, err = to.user.Deliver(ctx, d)
+	}
+	r, expected := deliveryReply(done, err)
+	if !expected {
+		s.failed("deliver to "+to.address, err)
+	}
+	return r
+}
+
+// account writes the message's line.
+func (s *lmtp) account(replies []smtpd.Reply, size int64, took time.Duration) {
+	addresses, answers := make([]string, len(s.to)), make([]string, len(s.to))
+	delivered := 0
+	for i, r := range replies {
+		addresses[i], answers[i] = s.to[i].address, r.Error()
+		if r.Positive() {
+			delivered++
+		}
+	}
+	s.messages++
+	s.log.Info("message", zap.String("session", s.origin.Session), zap.String("protocol", "lmtp"),
+		zap.Stringer("client", s.origin.Client), zap.String("node", s.o.Node), zap.String("from", s.sender),
+		zap.Strings("to", addresses), zap.Strings("replies", answers), zap.Int("delivered", delivered),
+		zap.Int64("size", size), zap.Duration("took", took))
+}
+
+// Reset implements smtpd.Session.
+func (s *lmtp) Reset() { s.sender, s.trace, s.to = "", 0, nil }
