@@ -1,0 +1,71 @@
+package ldap_test
+
+import (
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"switchyard/lookup"
+	"switchyard/lookup/ldap"
+	"switchyard/lookup/lookuptest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// options are those of the suite's accounts, with time-outs for tests.
+func options() ldap.Options {
+	return ldap.Options{
+		BindDN: serviceDN, Password: servicePass, Attributes: []string{"displayName", "description"},
+		DialTimeout: time.Second, BindTimeout: time.Second, SearchTimeout: time.Second, BackOff: 200 * time.Millisecond,
+	}
+}
+
+func open(t testing.TB, url string, opts ldap.Options) *ldap.Directory {
+	t.Helper()
+	return openAll(t, []string{url}, base, opts)
+}
+
+func openAll(t testing.TB, urls []string, base string, opts ldap.Options) *ldap.Directory {
+	t.Helper()
+	d, err := ldap.New(urls, base, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func TestContract(t *testing.T) {
+	s := startSlapd(t, "accounts.ldif")
+	opts := options()
+	opts.SearchTimeout, opts.BindTimeout = 250*time.Millisecond, 250*time.Millisecond
+	lookuptest.Run(t, lookuptest.Fixture{
+		Open:    func(t *testing.T) lookup.Directory { return open(t, s.plain, opts) },
+		Break:   func(t *testing.T) { s.stop(t) },
+		Hang:    func(t *testing.T) { s.hang(t) },
+		Mend:    func(t *testing.T) { s.mend(t) },
+		Timeout: opts.SearchTimeout,
+	})
+}
+
+// The same over each way to connect, and with a filter on another attribute.
+func TestContractOnEachTransport(t *testing.T) {
+	s := startSlapd(t, "accounts.ldif")
+	startTLS := options()
+	startTLS.StartTLS, startTLS.TLS = true, s.tlsConfig()
+	implicit := options()
+	implicit.TLS = s.tlsConfig()
+	for name, c := range map[string]struct {
+		url  string
+		opts ldap.Options
+	}{
+		"StartTLS": {s.plain, startTLS},
+		"ldaps":    {s.tls, implicit},
+		"ldapi":    {s.socket, options()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lookuptest.Run(t, lookuptest.Fixture{Open: func(t *testing.T) lookup.Directory { return open(t, c.url, c.opts) }})
+		})
+	}
+}

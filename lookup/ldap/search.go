@@ -1,0 +1,164 @@
+package ldap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-ldap/ldap/v3"
+
+	"switchyard/lookup"
+)
+
+// maxAbandoned is how many searches on one connection may be without an answer
+// after their callers left. The library cannot abandon a search, so each keeps
+// a goroutine; beyond this the connection is replaced, which ends them all.
+const maxAbandoned = 64
+
+// searchConn is a connection bound as the service, shared by many searches at
+// a time. The library has no context for a search and no time-out that costs
+// nothing, so both are kept here.
+type searchConn struct {
+	*connection
+	server *server
+
+	mu        sync.Mutex
+	running   int
+	abandoned int
+	busySince time.Time // when running last grew from zero
+}
+
+func (c *searchConn) usable() bool { return !c.line.isOver() && !c.IsClosing() }
+
+func (c *searchConn) load() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running
+}
+
+// find asks one server. It answers with one entry, lookup.ErrAbsent, or an
+// error that says why the server cannot tell.
+func (s *server) find(ctx context.Context, request *ldap.SearchRequest) (*ldap.Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.SearchTimeout)
+	defer cancel()
+	for again := true; ; again = false {
+		c, err := s.connected(ctx)
+		if err != nil {
+			return nil, err
+		}
+		result, err := c.search(ctx, request)
+		// A connection that the server closed while it was idle is found out
+		// by the search on it; that says nothing about the server.
+		if err != nil && again && ctx.Err() == nil && !c.usable() {
+			continue
+		}
+		return single(result, err)
+	}
+}
+
+// single makes an answer of what a search brought. Only success counts as
+// having seen everything, and a referral as not having.
+func single(result *ldap.SearchResult, err error) (*ldap.Entry, error) {
+	var entries []*ldap.Entry
+	if result != nil {
+		entries = result.Entries
+	}
+	switch {
+	case len(entries) > 1:
+		return nil, &AmbiguousError{DNs: []string{entries[0].DN, entries[1].DN}}
+	case ldap.IsErrorWithCode(err, ldap.LDAPResultNoSuchObject):
+		return nil, fmt.Errorf("the base is not there: %w", err)
+	case err != nil:
+		return nil, err
+	case len(result.Referrals) > 0:
+		return nil, fmt.Errorf("the server refers to %.200q for a part of the base", result.Referrals[0])
+	case len(entries) == 0:
+		return nil, lookup.ErrAbsent
+	case entries[0].DN == "":
+		return nil, errors.New("the entry has no DN")
+	}
+	return entries[0], nil
+}
+
+// search runs a search until there is an answer or ctx ends.
+func (c *searchConn) search(ctx context.Context, request *ldap.SearchRequest) (*ldap.SearchResult, error) {
+	type answer struct {
+		result *ldap.SearchResult
+		err    error
+	}
+	answers := make(chan answer, 1)
+	call := c.begin()
+	err := c.server.dir.start(func() {
+		var a answer
+		defer func() {
+			if p := recover(); p != nil {
+				a = answer{err: fmt.Errorf("the answer makes no sense: %v", p)}
+				c.line.Close()
+			}
+			c.finish(call)
+			answers <- a
+		}()
+		a.result, a.err = c.Search(request)
+	})
+	if err != nil {
+		c.finish(call)
+		return nil, err
+	}
+	select {
+	case a := <-answers:
+		return a.result, a.err
+	case <-ctx.Done():
+		c.leave(call)
+		return nil, fmt.Errorf("wait for the answer: %w", ctx.Err())
+	}
+}
+
+// call is a search that goes on, guarded by the connection's mu.
+type call struct {
+	finished bool // there is an answer
+	left     bool // the caller gave up
+}
+
+// begin counts a search in.
+func (c *searchConn) begin() *call {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running == 0 {
+		c.busySince = time.Now()
+	}
+	c.running++
+	return &call{}
+}
+
+// finish counts a search out.
+func (c *searchConn) finish(call *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	call.finished = true
+	c.running--
+	if call.left {
+		c.abandoned--
+	}
+}
+
+// leave says that nobody waits for a search any more. It ends the connection
+// when the server was silent for most of a SearchTimeout in which it had
+// something to say, or when too many searches go on for nobody.
+func (c *searchConn) leave(call *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if call.finished {
+		return
+	}
+	call.left = true
+	c.abandoned++
+	silentSince := c.busySince
+	if heard := time.Unix(0, c.line.heard.Load()); heard.After(silentSince) {
+		silentSince = heard
+	}
+	if time.Since(silentSince) >= c.server.opts.SearchTimeout*3/4 || c.abandoned > maxAbandoned {
+		c.line.Close()
+	}
+}

@@ -1,0 +1,245 @@
+package ldap_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	base        = "ou=people,dc=example,dc=test"
+	serviceDN   = "cn=mail,dc=example,dc=test"
+	limitedDN   = "cn=limited,dc=example,dc=test" // may see one entry of a search
+	blindDN     = "cn=blind,dc=example,dc=test"   // may not read swName
+	servicePass = "service-secret"
+)
+
+// slapd is Debian's LDAP server, run by a test on loopback, with the project's
+// own schema and the accounts of the suite.
+type slapd struct {
+	dir      string
+	conf     string
+	plain    string // ldap:// URL
+	tls      string // ldaps:// URL
+	socket   string // ldapi:// URL
+	ca       *x509.CertPool
+	cmd      *exec.Cmd
+	exited   chan struct{}
+	lastWord *strings.Builder
+}
+
+// program finds a program of the packages slapd and ldap-utils. Without it the
+// test fails in CI and is skipped elsewhere.
+func program(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		path, err = exec.LookPath("/usr/sbin/" + name)
+	}
+	if err != nil {
+		const how = "%s is not installed: apt-get install slapd ldap-utils"
+		if os.Getenv("CI") == "true" {
+			t.Fatalf(how, name)
+		}
+		t.Skipf(how, name)
+	}
+	return path
+}
+
+const configuration = `
+include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/inetorgperson.schema
+include %[1]s
+modulepath /usr/lib/ldap
+moduleload back_mdb
+TLSCertificateFile %[2]s/server.pem
+TLSCertificateKeyFile %[2]s/server.key
+TLSVerifyClient never
+database mdb
+suffix dc=example,dc=test
+rootdn cn=admin,dc=example,dc=test
+directory %[2]s/db
+maxsize 67108864
+dbnosync
+index objectClass,swName,mail eq
+limits dn.exact="%[3]s" size=1
+access to attrs=userPassword by anonymous auth by * none
+access to attrs=swName by dn.exact="%[4]s" search by * read
+access to * by users read by anonymous search
+`
+
+// startSlapd starts a server loaded with LDIF files of testdata/ldif. It ends
+// with the test.
+func startSlapd(t testing.TB, ldifs ...string) *slapd {
+	t.Helper()
+	program(t, "slapd")
+	s := &slapd{dir: t.TempDir()}
+	schema, err := filepath.Abs("../../deploy/ldap/switchyard.schema")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(s.dir, "db"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.ca = certify(t, s.dir)
+	s.conf = filepath.Join(s.dir, "slapd.conf")
+	text := fmt.Sprintf(configuration, schema, s.dir, limitedDN, blindDN)
+	if err := os.WriteFile(s.conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, ldif := range ldifs {
+		add := exec.Command(program(t, "slapadd"), "-q", "-f", s.conf, "-l", filepath.Join("../../testdata/ldif", ldif))
+		if out, err := add.CombinedOutput(); err != nil {
+			t.Fatalf("load %s: %v\n%s", ldif, err, out)
+		}
+	}
+	t.Cleanup(func() { s.stop(t) })
+	s.plain, s.tls = "ldap://"+freePort(t), "ldaps://"+freePort(t)
+	s.socket = "ldapi://" + url.QueryEscape(filepath.Join(s.dir, "ldapi"))
+	s.start(t)
+	return s
+}
+
+// start runs the server and waits until it listens.
+func (s *slapd) start(t testing.TB) {
+	t.Helper()
+	s.lastWord = &strings.Builder{}
+	s.cmd = exec.Command(program(t, "slapd"), "-d", "0", "-f", s.conf, "-h", s.plain+"/ "+s.tls+"/ "+s.socket)
+	s.cmd.Stderr, s.cmd.Stdout = s.lastWord, s.lastWord
+	// The server must not outlive a test that is killed.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cmd, exited := s.cmd, make(chan struct{})
+	s.exited = exited
+	go func() {
+		cmd.Wait()
+		close(exited)
+	}()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, at := range []string{s.plain, s.tls} {
+		_, address, _ := strings.Cut(at, "://")
+		for {
+			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+			if err == nil {
+				conn.Close()
+				break
+			}
+			select {
+			case <-exited:
+				t.Fatalf("slapd ended: %s", s.lastWord)
+			case <-ctx.Done():
+				t.Fatalf("slapd does not listen on %s: %v", at, err)
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// stop ends the server, hanging or not.
+func (s *slapd) stop(t testing.TB) {
+	t.Helper()
+	if s.cmd == nil || s.cmd.Process == nil {
+		return
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	s.cmd.Process.Signal(syscall.SIGCONT)
+	select {
+	case <-s.exited:
+	case <-time.After(10 * time.Second):
+		t.Errorf("slapd did not end on SIGTERM")
+		s.cmd.Process.Kill()
+		<-s.exited
+	}
+	s.cmd = nil
+}
+
+// hang stops the process where it is: the kernel goes on accepting connections
+// and nobody answers.
+func (s *slapd) hang(t testing.TB) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mend undoes stop and hang.
+func (s *slapd) mend(t testing.TB) {
+	t.Helper()
+	if s.cmd == nil {
+		s.start(t)
+		return
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *slapd) tlsConfig() *tls.Config {
+	return &tls.Config{RootCAs: s.ca, MinVersion: tls.VersionTLS12}
+}
+
+// freePort returns a loopback address that nobody listens on.
+func freePort(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// certify writes a certificate for 127.0.0.1, which is its own authority.
+func certify(t testing.TB, dir string) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "slapd of a test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	for name, data := range map[string][]byte{
+		"server.pem": certificate,
+		"server.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(certificate)
+	return pool
+}
