@@ -7,6 +7,7 @@
 //	C: text     a line of the client
 //	S- text     the same without CRLF (C- likewise)
 //	TLS         the TLS handshake
+//	NOTLS       a handshake that must fail
 //	HALF        end the own half of the connection
 //	CLOSE       close
 //	EOF         read the end of the peer's half
@@ -14,7 +15,7 @@
 //
 // Whoever plays the script sends its own lines, those next to each other in one
 // write, and holds what it receives against the other's. There, * stands for
-// anything (\* for itself). In all lines \r, \n and \0 stand for the characters.
+// anything and \* for itself. In all lines \r, \n and \0 stand for the characters.
 package routertest
 
 import (
@@ -63,7 +64,8 @@ func (p *player) play(script string) error {
 func (p *player) step(step string) error {
 	p.conn.SetDeadline(time.Now().Add(stepTimeout))
 	if len(step) > 1 && (step[:2] == p.me+":" || step[:2] == p.me+"-") {
-		p.out = append(p.out, unescape(strings.TrimPrefix(step[2:], " "))...)
+		text := strings.ReplaceAll(strings.TrimPrefix(step[2:], " "), `\*`, "*")
+		p.out = append(p.out, unescape(text)...)
 		if step[1] == ':' {
 			p.out = append(p.out, "\r\n"...)
 		}
@@ -78,6 +80,11 @@ func (p *player) step(step string) error {
 	switch step {
 	case "TLS":
 		return p.startTLS()
+	case "NOTLS":
+		if p.startTLS() == nil {
+			return fmt.Errorf("the handshake succeeds")
+		}
+		return nil
 	case "HALF":
 		return p.conn.(interface{ CloseWrite() error }).CloseWrite()
 	case "CLOSE":
