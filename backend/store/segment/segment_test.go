@@ -372,7 +372,7 @@ func TestFlippedByte(t *testing.T) {
 	}
 	for k, p := range places {
 		want := content(uint64(k), int(p.Size))
-		step := max(7, int(p.Length)/400)
+		step := max(7, int(p.Length)/100)
 		for at := int(p.Offset); at < int(p.Offset+p.Length); at += step {
 			live[at] ^= 0x10
 			b, err := s.Body(p, info(byte(k)).GUID)
