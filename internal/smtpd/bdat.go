@@ -123,9 +123,20 @@ func (ch *chunks) Read(p []byte) (int, error) {
 			return 0, errOverSize
 		}
 	}
+	if err := ch.flush(1); err != nil {
+		return 0, err
+	}
 	n, err := ch.c.wire.Read(p[:min(int64(len(p)), ch.left)])
 	ch.left -= int64(n)
 	return n, unexpected(err)
+}
+
+// flush sends the answers before a wait for n bytes.
+func (ch *chunks) flush(n int64) error {
+	if int64(ch.c.wire.Buffered()) >= n {
+		return nil
+	}
+	return ch.c.flush(ch.ctx)
 }
 
 // next answers a chunk and waits for the one behind it.
@@ -158,6 +169,9 @@ func (ch *chunks) next() error {
 func (ch *chunks) skip() error {
 	if ch.left > maxDrain && ch.c.o.MaxSize == 0 {
 		return ErrEndless
+	}
+	if err := ch.flush(ch.left); err != nil {
+		return err
 	}
 	err := ch.c.wire.Discard(ch.left)
 	ch.left = 0

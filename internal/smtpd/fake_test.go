@@ -133,9 +133,20 @@ func startContext(t *testing.T, ctx context.Context, o Options, open func(*Conn)
 	if err != nil {
 		t.Fatal(err)
 	}
+	client.SetDeadline(time.Now().Add(testTimeout))
+	return serve(t, ctx, client, server, o, open)
+}
+
+// startPipe runs a dialogue in memory, for tests with a clock of their own.
+func startPipe(t *testing.T, o Options, open func(*Conn) Session) *peer {
+	t.Helper()
+	client, server := net.Pipe()
+	return serve(t, context.Background(), client, server, o, open)
+}
+
+func serve(t *testing.T, ctx context.Context, client, server net.Conn, o Options, open func(*Conn) Session) *peer {
 	wc := wire.NewConn(server)
 	p := &peer{t: t, conn: client, r: bufio.NewReader(client), done: make(chan error, 1), wc: wc}
-	client.SetDeadline(time.Now().Add(testTimeout))
 	if o.Hostname == "" {
 		o.Hostname = "mx.test"
 	}
