@@ -38,8 +38,8 @@ func TestVerify(t *testing.T) {
 		"{SSHA256}M9/rtBVvsfkJowVMXDb4lINXn3/gqdiNatgHDOTi+FdzYWx0U0FMVA==": spaced,
 		"{SHA512}AqtOfXRng6V3TXlZrn4Tn2MFmYf6WnxyyQxOnOl59YU+q23pTnWnjR4KrO9JvLFR72dyNfDCbgt/rE80iO3wGg==":          spaced,
 		"{SSHA512}NCkLs7gcTMqsm7WsKIEwGEcklEZZdrvBef4HBKwZ7SXA3gGUb9b5SFUQVUkQ/Hf+0xuehQodpcw9CmpKzOzjvHNhbHRTQUxU": spaced,
-		"$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc":                     "password",
-		"{ARGON2ID}$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc":           "password",
+		"$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc":                    "password",
+		"{ARGON2ID}$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc":          "password",
 	} {
 		if ok, err := Verify(hash, password); !ok || err != nil {
 			t.Errorf("%s: got %v, %v, want true", hash, ok, err)
@@ -70,12 +70,12 @@ func TestVerifyBadHash(t *testing.T) {
 		"{SHA}", "plain", "$", "$1", "$9$salt$sum", "$6$saltstring", "$6$rounds=2000000$saltstring$x", "$5$rounds=99999999$a$b",
 		"$2b$31$abcdefghijklmnopqrstuurrPipjwQUGZHMlujfylhNUQ0sQ6Kwny", "$2b$05$short", "$2z$05$abcdefghijklmnopqrstuurrPipjwQUGZHMlujfylhNUQ0sQ6Kwny",
 		"_abnqrLigH.z/", "a nqrLigH.z/s",
-		"$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ", "$argon2id$v=16$m=64,t=1,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc",
-		"$argon2id$v=19$m=4294967295,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc",
-		"$argon2id$v=19$m=64,t=1000,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc",
-		"$argon2id$v=19$m=64,t=1,p=0$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc",
-		"$argon2id$v=19$m=64,t=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc",
-		"$argon2id$v=19$m=64,t=1,p=1$c2Fs$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHApl8ArZWb2GRPPc",
+		"$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ", "$argon2id$v=16$m=64,t=1,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+		"$argon2id$v=19$m=4294967295,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+		"$argon2id$v=19$m=64,t=1000,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+		"$argon2id$v=19$m=64,t=1,p=0$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+		"$argon2id$v=19$m=64,t=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
+		"$argon2id$v=19$m=64,t=1,p=1$c2Fs$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
 		"$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$CTFh",
 	} {
 		if ok, err := Verify(hash, "sesame"); ok || !errors.Is(err, ErrHash) {

@@ -88,12 +88,11 @@ func HasControl(s string) bool {
 	return false
 }
 
-// AppendLabels writes labels in the order of their names, each behind a space
-// if dst is not empty and does not end in a colon. They have been through
-// CheckLabels.
+// AppendLabels writes labels in the order of their names, with a space between
+// two of them. They have been through CheckLabels.
 func AppendLabels(dst []byte, labels map[string]string) []byte {
-	for _, label := range slices.Sorted(maps.Keys(labels)) {
-		if n := len(dst); n > 0 && dst[n-1] != ':' {
+	for i, label := range slices.Sorted(maps.Keys(labels)) {
+		if i > 0 {
 			dst = append(dst, ' ')
 		}
 		dst = append(dst, label...)

@@ -1,0 +1,181 @@
+package tcpauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"switchyard/internal/server"
+	"switchyard/internal/wire"
+	"switchyard/lookup"
+)
+
+// Database is what a server serves. Beside those of lookup.Directory, the
+// errors are RefusedError for what can never be done and lookup.ErrAbsent for
+// a user who does not exist; any other error means unavailable.
+type Database interface {
+	lookup.Directory
+
+	// Set adds a user or changes one. A nil password leaves the password as
+	// it is; labels are merged, one with an empty value is removed. The
+	// change is durable when Set returns.
+	Set(ctx context.Context, name string, password *string, labels map[string]string) (added bool, err error)
+
+	// Delete removes a user, durably.
+	Delete(ctx context.Context, name string) error
+
+	// Search finds names: at most max of them (zero: all) beginning with the
+	// from-th, and how many match and how many users there are altogether.
+	Search(ctx context.Context, pattern string, from, max int) (names []string, found, total int, err error)
+}
+
+// ServerOptions for NewServer. The zero value works: it serves this machine.
+type ServerOptions struct {
+	// Secret that clients must show before anything else is answered. Empty
+	// means that none is needed. It crosses the network in clear unless TLS
+	// is set.
+	Secret string
+
+	// TLS makes every connection begin with a TLS handshake. Nil means clear
+	// text.
+	TLS *tls.Config
+
+	// Networks that clients may connect from. Empty means loopback only.
+	Networks []netip.Prefix
+
+	// ReadOnly refuses set and del.
+	ReadOnly bool
+
+	// MaxConnections bounds the connections; more wait in the kernel's
+	// queue. Zero means 4,096.
+	MaxConnections int
+
+	// Idle is how long a connection may stay silent. Zero means 30 minutes.
+	Idle time.Duration
+
+	// Early is how long a client may take for the TLS handshake and to show
+	// the secret, together, and for taking a part of an answer. Zero means 10
+	// seconds.
+	Early time.Duration
+
+	// Request is how long the database may take for one command before it is
+	// answered with -DEAD. Zero means 10 seconds; a search gets ten times as
+	// long.
+	Request time.Duration
+
+	// Version is told to clients that ask.
+	Version string
+
+	Logger *zap.Logger // nil: none
+}
+
+// Server serves a database.
+type Server struct {
+	db     Database
+	opts   ServerOptions
+	secret [sha256.Size]byte
+}
+
+// maxSecret is the longest secret: with its command it fits an early line.
+const maxSecret = 512
+
+// NewServer makes a server of db.
+func NewServer(db Database, opts ServerOptions) (*Server, error) {
+	if err := checkSecret(opts.Secret); err != nil {
+		return nil, err
+	}
+	if len(opts.Networks) == 0 {
+		opts.Networks = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	}
+	if opts.MaxConnections == 0 {
+		opts.MaxConnections = 4096
+	}
+	if opts.Idle == 0 {
+		opts.Idle = 30 * time.Minute
+	}
+	if opts.Early == 0 {
+		opts.Early = 10 * time.Second
+	}
+	if opts.Request == 0 {
+		opts.Request = 10 * time.Second
+	}
+	if opts.Logger == nil {
+		opts.Logger = zap.NewNop()
+	}
+	return &Server{db: db, opts: opts, secret: sha256.Sum256([]byte(opts.Secret))}, nil
+}
+
+func checkSecret(secret string) error {
+	if len(secret) > maxSecret {
+		return fmt.Errorf("tcpauth: the secret is longer than %d bytes", maxSecret)
+	}
+	if err := carriable("the secret", secret, false); err != nil {
+		return fmt.Errorf("tcpauth: %w", err)
+	}
+	return nil
+}
+
+// Serve answers connections from ln until ctx ends; then the answers under
+// way are finished, and it returns nil when every connection is closed. It
+// returns an error only if ln fails for good.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return server.Run(ctx, ln, server.Options{MaxSessions: s.opts.MaxConnections, Logger: s.opts.Logger}, s.handle)
+}
+
+// handle is one connection's life, and one line in the log.
+func (s *Server) handle(ctx context.Context, nc net.Conn) {
+	conn := wire.NewConn(nc)
+	defer conn.Close()
+	sess := &session{server: s, conn: conn, needSecret: s.opts.Secret != "", client: conn.RemoteAddr()}
+	start := time.Now()
+	reason := "panic"
+	defer func() {
+		s.opts.Logger.Info("connection finished",
+			zap.Stringer("client", sess.client),
+			zap.Duration("took", time.Since(start)),
+			zap.Int("requests", sess.requests),
+			zap.Int64("bytes_in", conn.BytesRead()),
+			zap.Int64("bytes_out", conn.BytesWritten()),
+			zap.String("reason", reason))
+	}()
+	release := conn.Bind(ctx)
+	defer release()
+	reason = sess.run(ctx)
+}
+
+// allowed reports whether a client may connect from this address.
+func (s *Server) allowed(client netip.Addr) bool {
+	for _, network := range s.opts.Networks {
+		if network.Contains(client) {
+			return true
+		}
+	}
+	return false
+}
+
+// isSecret compares in constant time, whatever the lengths.
+func (s *Server) isSecret(shown string) bool {
+	sum := sha256.Sum256([]byte(shown))
+	return subtle.ConstantTimeCompare(sum[:], s.secret[:]) == 1
+}
+
+// helpLines is the answer to help.
+func helpLines() []string {
+	return strings.Split(`check user password [address]
+lookup user
+set user password|(NULL) [label="value"] ...
+del user
+search pattern [-from n] [-max m]
+version
+help
+quit
+exit`, "\n")
+}

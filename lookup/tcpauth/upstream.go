@@ -1,0 +1,150 @@
+package tcpauth
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// minBackoff is how long a server is left alone after its first failure.
+const minBackoff = 50 * time.Millisecond
+
+// upstream is one server and the connections to it that are not in use.
+type upstream struct {
+	address string
+	tls     *tls.Config // nil: clear text
+	opts    *ClientOptions
+
+	mu       sync.Mutex
+	idle     []*conn // the newest last
+	closed   bool    // nothing is kept any more
+	failures int     // one after another
+	until    time.Time
+	reason   error
+}
+
+// away returns why a server is left alone now, nil if it can be asked.
+func (u *upstream) away() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.failures == 0 || !time.Now().Before(u.until) {
+		return nil
+	}
+	return fmt.Errorf("%s is left alone after %d failures: %w", u.address, u.failures, u.reason)
+}
+
+// get returns a connection that is idle, or a fresh one.
+func (u *upstream) get(ctx context.Context) (*conn, error) {
+	for {
+		c := u.take()
+		if c == nil {
+			return u.dial(ctx)
+		}
+		if !c.stale(u.opts.Idle) {
+			return c, nil
+		}
+		c.close()
+	}
+}
+
+func (u *upstream) take() *conn {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := len(u.idle)
+	if n == 0 {
+		return nil
+	}
+	c := u.idle[n-1]
+	u.idle[n-1] = nil
+	u.idle = u.idle[:n-1]
+	return c
+}
+
+// put keeps a connection for the next question.
+func (u *upstream) put(c *conn) {
+	c.used = true
+	c.since = time.Now()
+	var surplus *conn
+	u.mu.Lock()
+	switch {
+	case u.closed:
+		surplus = c
+	case len(u.idle) > 0 && time.Since(u.idle[0].since) > u.opts.Idle:
+		// Connections that a busy hour needed go one by one.
+		surplus = u.idle[0]
+		u.idle = append(u.idle[1:], c)
+	default:
+		u.idle = append(u.idle, c)
+	}
+	u.mu.Unlock()
+	if surplus != nil {
+		surplus.close()
+	}
+}
+
+// closeIdle closes what is not in use; forever, if the client is closed.
+func (u *upstream) closeIdle(forever bool) {
+	u.mu.Lock()
+	idle := u.idle
+	u.idle = nil
+	u.closed = u.closed || forever
+	u.mu.Unlock()
+	for _, c := range idle {
+		c.close()
+	}
+}
+
+func (u *upstream) succeeded() {
+	u.mu.Lock()
+	again := u.failures > 0
+	u.failures, u.reason = 0, nil
+	u.mu.Unlock()
+	if again {
+		u.opts.Logger.Info("tcpauth server is back", zap.String("node", u.address))
+	}
+}
+
+// fairTime is how long a server gets before its silence is held against it. A
+// caller that gave up earlier says nothing about the server.
+const fairTime = time.Second
+
+// failed counts a failure of the server, after an attempt of that length, and
+// leaves it alone for a while. It returns err.
+func (u *upstream) failed(ctx context.Context, took time.Duration, err error) error {
+	if ctx.Err() != nil && took < min(fairTime, u.opts.Attempt) {
+		return err
+	}
+	u.mu.Lock()
+	backoff := min(minBackoff<<min(u.failures, 16), u.opts.MaxBackoff)
+	// Jitter keeps many proxies from coming back at the same moment.
+	u.until = time.Now().Add(backoff/2 + rand.N(backoff/2+1))
+	u.failures++
+	u.reason = err
+	first := u.failures == 1
+	u.mu.Unlock()
+	if first {
+		u.opts.Logger.Warn("tcpauth server failed", zap.String("node", u.address), zap.Error(err))
+	}
+	return err
+}
+
+// dial connects to the server, shows the secret and asks for its extensions.
+func (u *upstream) dial(ctx context.Context) (*conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "tcp", u.address)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(nc)
+	if err := c.begin(ctx, u.tls, u.opts.Secret); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
