@@ -231,6 +231,6 @@ func newFixture(t testing.TB, o Options) *fixture {
 		ProxyName: "proxy", ProxySecret: "cluster secret",
 		ProxyNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, DefaultDomain: "example.test",
 	})
-	f.srv = New(f.gate, o)
+	f.srv = New(f.gate, NewMaildrops(), o)
 	return f
 }

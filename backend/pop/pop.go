@@ -75,20 +75,48 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// Server serves connections. All listeners of a node share one, since it
-// knows which maildrops are in use. It is safe for concurrent use.
-type Server struct {
-	gate    *access.Gate
-	o       Options
+// Maildrops knows which maildrops are in use. The servers of one node share
+// one, each with the options of its own listener. It is safe for concurrent use.
+type Maildrops struct {
 	lengths *lengths
 
 	mu    sync.Mutex
 	inUse map[string]bool // by account
 }
 
+// NewMaildrops returns a Maildrops of which none is in use.
+func NewMaildrops() *Maildrops {
+	return &Maildrops{lengths: newLengths(), inUse: make(map[string]bool)}
+}
+
+// take locks an account's maildrop; false when another session has it.
+func (m *Maildrops) take(account string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.inUse[account] {
+		return false
+	}
+	m.inUse[account] = true
+	return true
+}
+
+func (m *Maildrops) release(account string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.inUse, account)
+}
+
+// Server serves the connections of listeners that share its options. It is safe
+// for concurrent use.
+type Server struct {
+	*Maildrops
+	gate *access.Gate
+	o    Options
+}
+
 // New makes a server. The gate decides about logins.
-func New(gate *access.Gate, o Options) *Server {
-	return &Server{gate: gate, o: o.withDefaults(), lengths: newLengths(), inUse: make(map[string]bool)}
+func New(gate *access.Gate, drops *Maildrops, o Options) *Server {
+	return &Server{Maildrops: drops, gate: gate, o: o.withDefaults()}
 }
 
 // Serve serves one connection that begins in clear, until its session ends,
@@ -98,20 +126,3 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn) { newSession(s, nc).run
 
 // ServeTLS is Serve for a connection that begins with TLS (port 995).
 func (s *Server) ServeTLS(ctx context.Context, nc net.Conn) { newSession(s, nc).run(ctx, true) }
-
-// take locks an account's maildrop; false when another session has it.
-func (s *Server) take(account string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.inUse[account] {
-		return false
-	}
-	s.inUse[account] = true
-	return true
-}
-
-func (s *Server) release(account string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.inUse, account)
-}
