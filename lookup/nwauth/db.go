@@ -109,6 +109,16 @@ func (db *DB) Close() error {
 	return err
 }
 
+// Ready returns why no change can be made, nil while all is well.
+func (db *DB) Ready(context.Context) error {
+	select {
+	case <-db.closing:
+		return ErrClosed
+	default:
+		return db.disk.writable()
+	}
+}
+
 // Len returns the number of users.
 func (db *DB) Len() int { return int(db.table.live.Load()) }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -35,10 +36,10 @@ type disk struct {
 
 	lock    *os.File
 	log     *os.File
-	size    int64 // of the log; all of it is synced between two appends
-	base    int64 // size of the base
-	logSize int64 // Options.LogSize
-	broken  error // why nothing can be made durable any more
+	size    int64                 // of the log; all of it is synced between two appends
+	base    int64                 // size of the base
+	logSize int64                 // Options.LogSize
+	broken  atomic.Pointer[error] // why nothing can be made durable any more
 
 	hasOld  bool  // oldLogFile exists and is not merged yet
 	retryAt int64 // size of the log at which a failed merge is tried again
@@ -93,8 +94,8 @@ func (d *disk) path(file string) string { return filepath.Join(d.dir, file) }
 // log takes no more until the database is opened again: after a failed sync
 // nobody knows what is on the disk.
 func (d *disk) append(lines []byte) error {
-	if d.broken != nil {
-		return d.broken
+	if err := d.writable(); err != nil {
+		return err
 	}
 	d.step("append")
 	if _, err := d.log.Write(lines); err != nil {
@@ -114,8 +115,17 @@ func (d *disk) append(lines []byte) error {
 }
 
 func (d *disk) fail(err error) {
-	d.broken = fmt.Errorf("user database takes no changes until it is opened again: %w", err)
+	broken := fmt.Errorf("user database takes no changes until it is opened again: %w", err)
+	d.broken.Store(&broken)
 	d.logger.Error("user database cannot be written", zap.Error(err))
+}
+
+// writable returns why nothing can be written any more. Any goroutine may ask.
+func (d *disk) writable() error {
+	if broken := d.broken.Load(); broken != nil {
+		return *broken
+	}
+	return nil
 }
 
 // close waits for a merge and gives up the files and the lock.

@@ -25,7 +25,7 @@ func (d *disk) maybeMerge() {
 			return
 		}
 	}
-	if d.broken != nil || d.size < max(d.logSize, d.base/4, d.retryAt) {
+	if d.writable() != nil || d.size < max(d.logSize, d.base/4, d.retryAt) {
 		return
 	}
 	if err := d.rotate(); err != nil {

@@ -32,8 +32,8 @@ type ClientOptions struct {
 	// answered with ErrUnavailable at once. Zero means 4,096.
 	MaxWaiting int
 
-	// Timeout is how long a question may take altogether, waiting, further
-	// servers and a second attempt included. Zero means 5 seconds.
+	// Timeout is how long a question may take altogether, waiting,
+	// further servers and a second attempt included. Zero means 5 seconds.
 	Timeout time.Duration
 
 	// Attempt is how long one server may take to be connected to and to
@@ -92,9 +92,9 @@ type Client struct {
 }
 
 var (
-	errClosed   = errors.New("client is closed")
-	errWaiting  = errors.New("too many questions wait for a connection")
-	errAllAway  = errors.New("no server can be asked now")
+	errClosed  = errors.New("client is closed")
+	errWaiting = errors.New("too many questions wait for a connection")
+	errAllAway = errors.New("no server can be asked now")
 )
 
 // NewClient makes a client of servers, host:port each, in the order of
