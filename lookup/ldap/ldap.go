@@ -9,7 +9,8 @@
 // What it promises:
 //
 //   - Absent is said only after a search that succeeded, below a base that
-//     exists, without an entry and without a referral. Everything else that
+//     exists, without an entry and without a referral, by a server that proved
+//     that it can see. Everything else that
 //     is not one entry is unavailable: a limit that was hit, two entries (the
 //     error names both), a value that makes no sense.
 //   - Rejected is said only when the server answered invalidCredentials (49)
@@ -90,6 +91,13 @@ type Options struct {
 	// swHomeGeneration, swStatus, swQuota and swForward; "-" means that the
 	// directory has none.
 	Home, Generation, Status, Quota, Forward string
+
+	// Canary is the name of an account that always exists. A server is not
+	// asked for others before it has found this one, since a server that hides
+	// entries (access rules, a replica being loaded) says of all of them that
+	// they are absent. Empty means that the base must be visible instead, which
+	// proves less.
+	Canary string
 
 	// Attributes are read into lookup.Account.Attributes under their names in
 	// lower case. Several values are joined with newlines.
@@ -204,6 +212,9 @@ func New(urls []string, base string, opts Options) (*Directory, error) {
 		// RFC 4513 §5.1.2: a name without a password binds as nobody.
 		return nil, errors.New("a bind DN needs a password, and a password a bind DN")
 	}
+	if clean, err := lookup.CleanName(opts.Canary, ""); opts.Canary != "" && (err != nil || clean != opts.Canary) {
+		return nil, fmt.Errorf("canary %q is not the clean name of an account", opts.Canary)
+	}
 	if opts.Scope != Subtree && opts.Scope != OneLevel {
 		return nil, fmt.Errorf("scope %d is unknown", opts.Scope)
 	}
@@ -313,12 +324,7 @@ func (d *Directory) find(ctx context.Context, name string) (lookup.Account, stri
 	if err := ctx.Err(); err != nil {
 		return lookup.Account{}, "", nil, lookup.Unavailable("search for "+name, err)
 	}
-	request := ldap.NewSearchRequest(d.base, ldap.ScopeWholeSubtree, ldap.NeverDerefAliases,
-		2, // one more than there may be
-		int(d.opts.SearchTimeout.Seconds())+1, false, d.filter.of(name), d.wanted, nil)
-	if d.opts.Scope == OneLevel {
-		request.Scope = ldap.ScopeSingleLevel
-	}
+	request := d.request(name)
 	var failures []error
 	for _, s := range d.servers {
 		entry, err := s.find(ctx, request)
@@ -338,6 +344,17 @@ func (d *Directory) find(ctx context.Context, name string) (lookup.Account, stri
 		}
 	}
 	return lookup.Account{}, "", nil, lookup.Unavailable("search for "+name, listed(failures))
+}
+
+// request asks for the entry of a name.
+func (d *Directory) request(name string) *ldap.SearchRequest {
+	scope := ldap.ScopeWholeSubtree
+	if d.opts.Scope == OneLevel {
+		scope = ldap.ScopeSingleLevel
+	}
+	return ldap.NewSearchRequest(d.base, scope, ldap.NeverDerefAliases,
+		2, // entries: one more than there may be
+		int(d.opts.SearchTimeout.Seconds())+1, false, d.filter.of(name), d.wanted, nil)
 }
 
 // AmbiguousError says that more than one entry has the name. It arrives

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-ldap/ldap/v3"
@@ -23,6 +24,7 @@ const maxAbandoned = 64
 type searchConn struct {
 	*connection
 	server *server
+	served atomic.Bool // it answered a search
 
 	mu        sync.Mutex
 	running   int
@@ -56,6 +58,30 @@ func (s *server) find(ctx context.Context, request *ldap.SearchRequest) (*ldap.E
 		}
 		return single(result, err)
 	}
+}
+
+// prove makes sure that a server which says "nothing there" would have said so
+// if there were something: access rules and replicas that are still being
+// loaded hide entries without an error.
+func (s *server) prove(c *connection) error {
+	if err := c.line.SetReadDeadline(time.Now().Add(s.opts.SearchTimeout)); err != nil {
+		return err
+	}
+	what, request := "the base", ldap.NewSearchRequest(s.dir.base, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
+		"(objectClass=*)", []string{"1.1"}, nil) // RFC 4511 §4.5.1.8: no attributes
+	if s.opts.Canary != "" {
+		what, request = "the canary "+s.opts.Canary, s.dir.request(s.opts.Canary)
+	}
+	result, err := c.Search(request)
+	_, err = single(result, err)
+	if errors.Is(err, lookup.ErrAbsent) {
+		// The chain of errors ends here: this is not about an account.
+		return fmt.Errorf("%s is not there or may not be read", what)
+	}
+	if err != nil {
+		return fmt.Errorf("look for %s: %w", what, err)
+	}
+	return c.line.SetReadDeadline(time.Time{})
 }
 
 // single makes an answer of what a search brought. Only success counts as
@@ -101,6 +127,9 @@ func (c *searchConn) search(ctx context.Context, request *ldap.SearchRequest) (*
 			answers <- a
 		}()
 		a.result, a.err = c.Search(request)
+		if a.err == nil {
+			c.served.Store(true)
+		}
 	})
 	if err != nil {
 		c.finish(call)

@@ -14,8 +14,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// shortLife is how long a connection lives that counts as having worked. One
-// that ends sooner is tried again after a pause only.
+// shortLife is how long a connection lives that counts as having worked though
+// it answered nothing. One that ends sooner is tried again after a pause only.
 const shortLife = time.Second
 
 var (
@@ -107,7 +107,7 @@ func (s *server) maintain(ctx context.Context, i int) {
 			case <-ctx.Done():
 			}
 			conn.close()
-			if time.Since(opened) > shortLife {
+			if conn.served.Load() || time.Since(opened) > shortLife {
 				s.setSlot(i, slot{})
 				pause = s.opts.BackOff / 40
 				continue
@@ -124,7 +124,8 @@ func (s *server) maintain(ctx context.Context, i int) {
 	s.setSlot(i, slot{err: errClosed})
 }
 
-// openSearch connects and binds as the service.
+// openSearch connects, binds as the service and has the server prove that it
+// can see.
 func (s *server) openSearch(ctx context.Context) (*searchConn, error) {
 	c, err := s.dial(ctx)
 	if err != nil {
@@ -135,6 +136,10 @@ func (s *server) openSearch(ctx context.Context) (*searchConn, error) {
 	if err := c.bind(s.opts.BindDN, s.opts.Password, s.opts.BindTimeout); err != nil {
 		c.close()
 		return nil, fmt.Errorf("bind as the service: %w", err)
+	}
+	if err := s.prove(c); err != nil {
+		c.close()
+		return nil, err
 	}
 	return &searchConn{connection: c, server: s}, nil
 }
