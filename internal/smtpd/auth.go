@@ -68,6 +68,9 @@ func (c *Conn) login(ctx context.Context, cred Credentials) error {
 		}
 		return nil
 	}
+	if errors.Is(err, ErrAuthFailures) {
+		return ErrAuthFailures
+	}
 	if ReplyOf(err).Permanent() {
 		if c.failures++; c.failures >= c.o.MaxAuthFailures {
 			return ErrAuthFailures

@@ -8,11 +8,13 @@ import (
 	"go.uber.org/zap"
 )
 
+// What a message is refused for, whatever the session says.
 var (
-	errOverSize  = errors.New("message is bigger than the limit")
-	errLineEnds  = errors.New("bare CR or LF in the message")
-	errAbandoned = errors.New("message abandoned by the client")
+	errOverSize error = Reply{552, "5.3.4", "message is bigger than the limit"}
+	errLineEnds error = Reply{554, "5.6.0", "bare CR or LF in the message, lines end in CRLF"}
 )
+
+var errAbandoned = errors.New("message abandoned by the client")
 
 // body is the reader that Session.Data gets: the source's bytes, checked. It
 // remembers how the message ended.
@@ -61,14 +63,9 @@ func (b *body) verdict() error {
 }
 
 // refusal is the answer to a message that was not let through.
-func (b *body) refusal() (Reply, bool) {
-	switch b.err {
-	case errOverSize:
-		return Reply{552, "5.3.4", errOverSize.Error()}, true
-	case errLineEnds:
-		return Reply{554, "5.6.0", "bare CR or LF in the message, lines end in CRLF"}, true
-	}
-	return Reply{}, false
+func (b *body) refusal() (r Reply, refused bool) {
+	refused = errors.As(b.err, &r)
+	return r, refused
 }
 
 func (c *Conn) data(ctx context.Context, arg string) error {

@@ -142,7 +142,7 @@ func (c *Conn) mail(ctx context.Context, arg string) error {
 	p, err := parseMail(rest, c.offers())
 	switch {
 	case errors.Is(err, errTooBig), err == nil && c.o.MaxSize > 0 && p.Size > c.o.MaxSize:
-		c.answer(c.tooBig()) // RFC 1870 §6.1
+		c.decide(errOverSize, Reply{}) // RFC 1870 §6.1
 		return nil
 	case err != nil:
 		return c.badParameter(err)
@@ -192,8 +192,6 @@ func (c *Conn) badParameter(err error) error {
 	}
 	return c.mistake(501, "5.5.4", err.Error())
 }
-
-func (c *Conn) tooBig() Reply { return Reply{552, "5.3.4", "message is bigger than the limit"} }
 
 // hailing is the command with which a client introduces itself.
 func (c *Conn) hailing() string {

@@ -57,7 +57,8 @@ type Session interface {
 	// The body is unstuffed and ends in CRLF, unless it came by BDAT from a
 	// client that left that out. It is whole when Read returns io.EOF, and not
 	// otherwise: after any other error the message must be forgotten, and what
-	// Data returns then is not said. Data may return without reading to the
+	// Data returns then is not said. (The client hears the error if that is a
+	// Reply, else the connection ends: ReplyOf is good for a log.) Data may return without reading to the
 	// end: what remains is read over before the answer is given. The reader
 	// must not be used after Data has returned.
 	//
@@ -73,8 +74,8 @@ type Session interface {
 // it only.
 type Authenticator interface {
 	// Auth checks a login. A Reply of 5xx counts as a failed one, see
-	// Options.MaxAuthFailures. ErrTakeOver says that the session goes on
-	// without smtpd.
+	// Options.MaxAuthFailures; one that wraps ErrAuthFailures as well is the
+	// last. ErrTakeOver says that the session goes on without smtpd.
 	Auth(ctx context.Context, c Credentials) error
 }
 

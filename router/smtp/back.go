@@ -1,0 +1,274 @@
+package smtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"switchyard/internal/origin"
+	"switchyard/internal/smtpd"
+	"switchyard/internal/wire"
+	"switchyard/router"
+
+	"go.uber.org/zap"
+)
+
+// The bounds of what a backend may say.
+const (
+	maxReplyLine  = 2048
+	maxReplyLines = 100
+)
+
+// maxInitial is the longest AUTH line with an initial response (RFC 4954 §4,
+// RFC 5321 §4.5.3.1.4); a longer response waits to be asked for.
+const maxInitial = 510
+
+// back speaks SMTP or LMTP with a backend.
+type back struct {
+	*router.Back
+	s      *router.Session
+	hail   string            // EHLO or LHLO
+	offers map[string]string // keywords in capitals, with their parameters
+}
+
+// hello does all that comes before the login: greeting, TLS, and who the client
+// is.
+func (b *back) hello(ctx context.Context, o origin.Origin) error {
+	if err := b.expect("greeting", 220); err != nil {
+		return err
+	}
+	if err := b.introduce(); err != nil {
+		return err
+	}
+	if b.WantsStartTLS() {
+		if err := b.startTLS(ctx); err != nil {
+			return err
+		}
+	}
+	names, offered := b.offers["XCLIENT"]
+	args := o.XCLIENT(origin.SMTP, strings.Fields(names))
+	if !offered || args == "" {
+		return nil
+	}
+	r, err := b.ask("XCLIENT " + args)
+	if err != nil {
+		return err
+	}
+	if r.Code != 220 {
+		// It is worth a warning, but no failure.
+		b.s.Log.Warn("backend refuses the client's identity", zap.String("node", b.Node), zap.String("reason", r.Error()))
+		return nil
+	}
+	return b.introduce() // the server is back at its greeting
+}
+
+// startTLS never goes on in clear. What was offered before counts for nothing.
+func (b *back) startTLS(ctx context.Context) error {
+	if _, offered := b.offers["STARTTLS"]; !offered {
+		return b.blame("backend does not offer STARTTLS: give it a certificate, or change the node's tls", "STARTTLS not offered")
+	}
+	if err := b.command("STARTTLS", 220); err != nil {
+		return err
+	}
+	if err := b.StartTLS(ctx); err != nil {
+		return b.failed("TLS handshake", err)
+	}
+	return b.introduce()
+}
+
+// introduce says EHLO or LHLO and learns what the server offers.
+func (b *back) introduce() error {
+	r, err := b.ask(b.hail + " " + b.s.Hostname())
+	if err != nil {
+		return err
+	}
+	if r.Code != 250 {
+		return b.refused(b.hail, r)
+	}
+	b.offers = make(map[string]string)
+	for i, line := range strings.Split(r.Text, "\n") {
+		if keyword, params, _ := strings.Cut(line, " "); i > 0 {
+			b.offers[strings.ToUpper(keyword)] = params
+		}
+	}
+	return nil
+}
+
+func (b *back) has(keyword string) bool { _, ok := b.offers[keyword]; return ok }
+
+// authenticate logs in as the proxy, for the user when there is one. The answer
+// is the caller's to judge.
+func (b *back) authenticate(user string) (smtpd.Reply, error) {
+	name, secret := b.Login()
+	message, err := wire.Plain{Authzid: user, Authcid: name, Password: secret}.Message()
+	if err != nil {
+		return smtpd.Reply{}, fmt.Errorf("log in as the proxy: %w", err)
+	}
+	response := wire.EncodeSASL(message)
+	if line := "AUTH PLAIN " + response; len(line) <= maxInitial {
+		return b.ask(line)
+	}
+	r, err := b.ask("AUTH PLAIN")
+	if err != nil || r.Code != 334 {
+		return r, err
+	}
+	b.Conn.WriteString(response + "\r\n")
+	return b.reply("AUTH") // the step must not name the secret
+}
+
+// ask sends one line and reads the answer.
+func (b *back) ask(line string) (smtpd.Reply, error) {
+	replies, err := b.exchange(line)
+	if err != nil {
+		return smtpd.Reply{}, err
+	}
+	return replies[0], nil
+}
+
+// exchange sends lines, in one write when the server takes that, and reads an
+// answer to each. When the connection fails half-way, those that were read are
+// returned with the error.
+func (b *back) exchange(lines ...string) (replies []smtpd.Reply, err error) {
+	batch := b.has("PIPELINING")
+	for _, line := range lines {
+		b.Conn.WriteString(line)
+		b.Conn.WriteString("\r\n")
+		if batch {
+			continue
+		}
+		r, err := b.reply(line)
+		if err != nil {
+			return replies, err
+		}
+		replies = append(replies, r)
+	}
+	for i := len(replies); i < len(lines); i++ {
+		r, err := b.reply(lines[i])
+		if err != nil {
+			return replies, err
+		}
+		replies = append(replies, r)
+	}
+	return replies, nil
+}
+
+// command sends one line that has only one good answer.
+func (b *back) command(line string, code int) error {
+	b.Conn.WriteString(line + "\r\n")
+	return b.expect(line, code)
+}
+
+func (b *back) expect(step string, code int) error {
+	r, err := b.reply(step)
+	if err == nil && r.Code != code {
+		err = b.refused(step, r)
+	}
+	return err
+}
+
+// reply sends what is in the buffer and reads one reply.
+func (b *back) reply(step string) (smtpd.Reply, error) {
+	if err := b.Conn.Flush(); err != nil {
+		return smtpd.Reply{}, b.failed(step, err)
+	}
+	r, err := readReply(b.Conn)
+	if err != nil {
+		return r, b.failed(step, err)
+	}
+	return r, nil
+}
+
+var errRubbish = errors.New("unexpected answer")
+
+// readReply reads a reply of one line or more (RFC 5321 §4.2.1). The enhanced
+// code is taken from the first line and out of all (RFC 2034 §4).
+func readReply(conn *wire.Conn) (r smtpd.Reply, err error) {
+	var lines []string
+	for range maxReplyLines {
+		raw, err := conn.ReadLine(maxReplyLine)
+		if err != nil {
+			return smtpd.Reply{}, err
+		}
+		line := string(raw)
+		code, last, text, ok := parseReplyLine(line)
+		if !ok || len(lines) > 0 && code != r.Code {
+			return smtpd.Reply{}, fmt.Errorf("%w %q", errRubbish, clip(line))
+		}
+		r.Code = code
+		if enhanced, rest := cutEnhanced(code, text); enhanced != "" && (len(lines) == 0 || enhanced == r.Enhanced) {
+			r.Enhanced, text = enhanced, rest
+		}
+		lines = append(lines, text)
+		if last {
+			r.Text = strings.Join(lines, "\n")
+			return r, nil
+		}
+	}
+	return smtpd.Reply{}, fmt.Errorf("%w: more than %d lines", errRubbish, maxReplyLines)
+}
+
+func parseReplyLine(line string) (code int, last bool, text string, ok bool) {
+	if len(line) < 3 || strings.ContainsAny(line, "\r\x00") {
+		return 0, false, "", false
+	}
+	code, err := strconv.Atoi(line[:3])
+	if err != nil || code < 200 || code > 599 {
+		return 0, false, "", false
+	}
+	switch {
+	case len(line) == 3:
+		return code, true, "", true
+	case line[3] == ' ', line[3] == '-':
+		return code, line[3] == ' ', line[4:], true
+	}
+	return 0, false, "", false
+}
+
+// cutEnhanced takes an enhanced status code from the start of a text. Its class
+// is the code's own, or it is none (RFC 2034 §4).
+func cutEnhanced(code int, text string) (enhanced, rest string) {
+	word, rest, _ := strings.Cut(text, " ")
+	parts := strings.Split(word, ".")
+	if len(parts) != 3 || parts[0] != strconv.Itoa(code/100) {
+		return "", text
+	}
+	for _, part := range parts {
+		if part == "" || len(part) > 3 || strings.Trim(part, "0123456789") != "" {
+			return "", text
+		}
+	}
+	return word, rest
+}
+
+func (b *back) failed(step string, err error) error {
+	verb, _, _ := strings.Cut(step, " ") // never a secret
+	return fmt.Errorf("%w: %s: %w", router.ErrBackend, verb, err)
+}
+
+func (b *back) refused(step string, r smtpd.Reply) error {
+	return b.failed(step, fmt.Errorf("%w %q", errRubbish, clip(r.Error())))
+}
+
+// blame logs a mistake that only the operator can mend, with the way to mend
+// it.
+func (b *back) blame(message, reason string) error {
+	b.s.Log.Error(message, zap.String("home", b.Backend), zap.String("node", b.Node), zap.String("reason", reason))
+	return fmt.Errorf("%w: %w", router.ErrOperator, errors.New(reason))
+}
+
+// noProxy blames a refused login: it is the proxy that the backend does not
+// know, not the user.
+func (b *back) noProxy(r smtpd.Reply) error {
+	return b.blame("backend refuses the proxy's login: proxy name and secret must be the same on both, the proxy's address must be in the backend's proxy networks, and the connection must use TLS",
+		"the proxy's login is refused: "+clip(r.Error()))
+}
+
+// clip shortens a backend's words for an error text.
+func clip(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
+}
