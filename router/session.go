@@ -136,13 +136,13 @@ func (s *Session) Join(ctx context.Context, b *Back) error {
 	s.joined = true
 	s.release()
 	defer b.Close()
-	back, backRest, err := b.Detach()
-	if err != nil {
-		return backendError("splice", err)
-	}
 	front, frontRest, err := s.Conn.Detach()
 	if err != nil {
 		return err
+	}
+	back, backRest, err := b.Detach()
+	if err != nil {
+		return backendError("splice", err)
 	}
 	before, beforeOut := s.Conn.BytesRead(), s.Conn.BytesWritten()
 	r, err := splice.Join(ctx, front, back, splice.Options{

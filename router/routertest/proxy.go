@@ -28,6 +28,7 @@ type Config struct {
 	Backends  []upstream.Backend
 	Directory router.Directory // nil: an empty one
 	TLS       *tls.Config      // for clients' TLS step
+	Net       net.Listener     // nil: loopback TCP
 }
 
 // Proxy is a running router with one listener.
@@ -64,9 +65,11 @@ func Start(t testing.TB, c Config) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	ln := c.Net
+	if ln == nil {
+		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	c.Listener.Name, c.Listener.Protocol = "test", c.Protocol
 	ctx, cancel := context.WithCancel(context.Background())
