@@ -130,8 +130,8 @@ func (k *checker) ldap(l *DirectoryLDAP) {
 		}
 	}
 	k.need("directory.ldap.base", l.Base != "", "the DN below which accounts are searched")
-	if l.Filter != "" && strings.Count(l.Filter, "%s") != 1 {
-		k.bad("directory.ldap.filter", "must contain %%s exactly once: the account's name goes there")
+	if l.Filter != "" && !strings.Contains(l.Filter, "{name}") {
+		k.bad("directory.ldap.filter", "must contain {name}: the account's name goes there")
 	}
 	if l.BindDN != "" && !l.BindPassword.IsSet() {
 		k.bad("directory.ldap.bind_password", "missing beside bind_dn; write { file = \"…\" } or { env = \"…\" }")

@@ -63,13 +63,15 @@ type DirectoryLDAP struct {
 	BindDN       string         `toml:"bind_dn"`
 	BindPassword Secret         `toml:"bind_password"`
 	Base         string         `toml:"base"`
-	Filter       string         `toml:"filter"` // with one %s for the account's name
+	Filter       string         `toml:"filter"` // with {name} for the account's name
+	Canary       string         `toml:"canary"` // an account that always exists: a server that does not show it is not believed
 	Timeout      Duration       `toml:"timeout"`
 	Attributes   LDAPAttributes `toml:"attributes"`
 }
 
 // LDAPAttributes are the names of attributes in the directory.
 type LDAPAttributes struct {
+	Name       string   `toml:"name"`
 	Home       string   `toml:"home"`
 	Generation string   `toml:"generation"`
 	Status     string   `toml:"status"`

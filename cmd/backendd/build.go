@@ -1,0 +1,161 @@
+package main
+
+import (
+	"crypto/tls"
+
+	"switchyard/backend/access"
+	"switchyard/backend/imap"
+	"switchyard/backend/pop"
+	"switchyard/backend/queue"
+	"switchyard/backend/smtp"
+	"switchyard/conf"
+	"switchyard/internal/daemon"
+	"switchyard/internal/server"
+	"switchyard/internal/tlsconf"
+
+	"go.uber.org/zap"
+)
+
+// nodeName is the node's own name, or its backend's.
+func nodeName(c *conf.Config) string {
+	if c.Backendd.Node != "" {
+		return c.Backendd.Node
+	}
+	return c.Backendd.Backend
+}
+
+// gateOptions translates what decides who may log in.
+func gateOptions(c *conf.Config, log *zap.Logger) access.Options {
+	name := c.Cluster.ProxyName
+	if name == "" {
+		name = "proxy"
+	}
+	return access.Options{
+		Default:       c.Cluster.DefaultBackend == c.Backendd.Backend,
+		ProxyName:     name,
+		ProxySecret:   c.Cluster.ProxySecret.Value(),
+		ProxyNetworks: conf.Networks(c.Backendd.ProxyNetworks),
+		DefaultDomain: c.Cluster.DefaultDomain,
+		Logger:        log.Named("access"),
+	}
+}
+
+// queueOptions translates where outbound mail goes.
+func queueOptions(c *conf.Config, log *zap.Logger) (queue.Options, error) {
+	o := queue.Options{Hostname: c.Backendd.Hostname, Domains: c.Cluster.Domains, Logger: log.Named("queue")}
+	toProxies, err := tlsconf.Client(c.Path(c.Cluster.CAFile))
+	if err != nil {
+		return o, err
+	}
+	mode, err := modeOr(c.Backendd.ProxiesTLS, tlsconf.StartTLS)
+	if err != nil {
+		return o, err
+	}
+	for _, address := range c.Backendd.Proxies {
+		o.Proxies = append(o.Proxies, queue.Server{Address: address, Mode: mode, TLS: toProxies})
+	}
+	if c.Backendd.Relay != "" {
+		mode, err := modeOr(c.Backendd.RelayTLS, tlsconf.StartTLS)
+		if err != nil {
+			return o, err
+		}
+		o.Relay = []queue.Server{{Address: c.Backendd.Relay, Mode: mode}}
+	}
+	return o, nil
+}
+
+// listening is an open socket and who serves its connections; without a
+// handler it is the admin listener.
+type listening struct {
+	socket      daemon.Listener
+	handle      server.Handler
+	maxSessions int
+}
+
+// listen opens all sockets. On an error none stays open.
+func listen(c *conf.Config, gate *access.Gate, q *queue.Queue, log *zap.Logger) (out []listening, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range out {
+				l.socket.Close()
+			}
+		}
+	}()
+	var certificate *tls.Config
+	if cert := c.Backendd.Certificate; !cert.Empty() {
+		if certificate, err = tlsconf.Server(c.Path(cert.CertFile), c.Path(cert.KeyFile)); err != nil {
+			return nil, err
+		}
+	}
+	s := &servers{c: c, gate: gate, queue: q, certificate: certificate, drops: pop.NewMaildrops(), log: log}
+	for _, l := range c.Backendd.Listeners {
+		mode, err := modeOr(l.TLS, tlsconf.StartTLS)
+		if err != nil {
+			return out, err
+		}
+		socket, err := daemon.Listen(l.Protocol, l.Address)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, listening{socket: socket, handle: s.handler(l, mode), maxSessions: l.MaxSessions})
+	}
+	if c.Backendd.Admin != "" {
+		socket, err := daemon.Listen("admin", c.Backendd.Admin)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, listening{socket: socket})
+	}
+	return out, nil
+}
+
+// servers makes the protocols' servers.
+type servers struct {
+	c           *conf.Config
+	gate        *access.Gate
+	queue       *queue.Queue
+	certificate *tls.Config
+	log         *zap.Logger
+	drops       *pop.Maildrops
+}
+
+// handler makes the handler of one listener.
+func (s *servers) handler(l conf.Listener, mode tlsconf.Mode) server.Handler {
+	certificate := s.certificate
+	if mode == tlsconf.Off {
+		certificate = nil
+	}
+	mail := smtp.Options{
+		Hostname: s.c.Backendd.Hostname, Node: nodeName(s.c), TLS: certificate, AllowClear: l.CleartextLogin,
+		MaxSize: s.c.Backendd.MaxMessage, Logger: s.log,
+	}
+	var clear, implicit server.Handler
+	switch l.Protocol {
+	case "imap":
+		srv := imap.New(s.gate, imap.Options{
+			TLS: certificate, Mode: mode, RequireTLS: !l.CleartextLogin, Hostname: s.c.Backendd.Hostname,
+			MaxAppend: s.c.Backendd.MaxMessage, Logger: s.log.With(zap.String("node", nodeName(s.c))),
+		})
+		clear, implicit = srv.Serve, srv.Serve
+	case "pop3":
+		srv := pop.New(s.gate, s.drops, pop.Options{TLS: certificate, AllowClear: l.CleartextLogin, Node: nodeName(s.c), Logger: s.log})
+		clear, implicit = srv.Serve, srv.ServeTLS
+	case "submission":
+		srv := smtp.NewSubmission(s.gate, s.queue, mail)
+		clear, implicit = srv.Serve, srv.ServeTLS
+	case "lmtp":
+		srv := smtp.NewLMTP(s.gate, mail)
+		clear, implicit = srv.Serve, srv.ServeTLS
+	}
+	if mode == tlsconf.Implicit {
+		return implicit
+	}
+	return clear
+}
+
+func modeOr(s string, def tlsconf.Mode) (tlsconf.Mode, error) {
+	if s == "" {
+		return def, nil
+	}
+	return tlsconf.ParseMode(s)
+}

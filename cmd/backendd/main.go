@@ -1,0 +1,107 @@
+// Command backendd is one node of a backend: a mail store with its servers and
+// its outbound queue.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"switchyard/backend/access"
+	"switchyard/backend/queue"
+	"switchyard/backend/store"
+	"switchyard/cmd/internal/directory"
+	"switchyard/conf"
+	"switchyard/internal/daemon"
+	"switchyard/internal/server"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+)
+
+func main() {
+	flags, err := daemon.ParseFlags("backendd", os.Args[1:], os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = run(flags)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "backendd:", err)
+		os.Exit(1)
+	}
+}
+
+// run is the node's life, in order: configuration, directory, store, queue,
+// listeners; and back: no new sessions, goodbyes, queue, and the store last.
+func run(flags daemon.Flags) error {
+	if flags.Version {
+		fmt.Println("backendd", daemon.Version())
+		return nil
+	}
+	c, err := conf.Load(flags.Config, conf.BackenddDaemon)
+	if err != nil {
+		return err
+	}
+	if flags.Check {
+		fmt.Println(flags.Config, "is good for backendd")
+		return nil
+	}
+	log, level := daemon.NewLogger(flags.LogLevel)
+	defer log.Sync()
+	ctx, stop := daemon.Signals(context.Background())
+	defer stop()
+
+	accounts, err := directory.Open(c, log)
+	if err != nil {
+		return err
+	}
+	defer accounts.Close()
+	mail, err := store.Open(c.Path(c.Backendd.Data), store.Options{MaxMessage: c.Backendd.MaxMessage, Logger: log})
+	if err != nil {
+		return fmt.Errorf("open the store in %s: %w", c.Path(c.Backendd.Data), err)
+	}
+	defer func() {
+		if err := mail.Close(); err != nil {
+			log.Error("store did not close in order", zap.Error(err))
+		}
+	}()
+	gate := access.New(c.Backendd.Backend, accounts, mail, gateOptions(c, log))
+	out, err := queueOptions(c, log)
+	if err != nil {
+		return err
+	}
+	outbound, err := queue.New(ctx, mail, gate, out)
+	if err != nil {
+		return fmt.Errorf("read the outbound queue: %w", err)
+	}
+	listeners, err := listen(c, gate, outbound, log)
+	if err != nil {
+		return err
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	sockets := make([]daemon.Listener, 0, len(listeners))
+	for _, l := range listeners {
+		sockets = append(sockets, l.socket)
+		if l.handle == nil {
+			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, daemon.Admin{Name: "backendd", Level: level}) })
+			continue
+		}
+		group.Go(func() error {
+			return server.Run(ctx, l.socket, server.Options{MaxSessions: l.maxSessions, Logger: log}, l.handle)
+		})
+	}
+	group.Go(func() error { return outbound.Run(ctx) })
+	if err := daemon.Announce(flags.Ready, sockets); err != nil {
+		stop()
+		return errors.Join(err, group.Wait())
+	}
+	log.Info("ready", zap.String("backend", c.Backendd.Backend), zap.Int("listeners", len(sockets)))
+	err = group.Wait()
+	log.Info("stopped")
+	return err
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"switchyard/conf"
+	"switchyard/internal/daemon"
+	"switchyard/internal/spool"
+	"switchyard/internal/tlsconf"
+	"switchyard/lookup/cache"
+	"switchyard/router"
+	"switchyard/router/imap"
+	"switchyard/router/pop"
+	"switchyard/router/smtp"
+	"switchyard/router/upstream"
+
+	"go.uber.org/zap"
+)
+
+// cacheOptions translates [directory.cache].
+func cacheOptions(c *conf.Config, log *zap.Logger) cache.Options {
+	d := c.Directory.Cache
+	return cache.Options{
+		Entries:     d.Entries,
+		TTL:         time.Duration(d.Positive),
+		NegativeTTL: time.Duration(d.Negative),
+		PasswordTTL: time.Duration(d.Password),
+		StaleTTL:    time.Duration(d.Stale),
+		StaleLogin:  time.Duration(d.StaleLogin),
+		Logger:      log.Named("cache"),
+	}
+}
+
+// routerOptions translates [proxyd] and [cluster].
+func routerOptions(c *conf.Config, log *zap.Logger) router.Options {
+	return router.Options{
+		DefaultBackend: c.Cluster.DefaultBackend,
+		DefaultDomain:  c.Cluster.DefaultDomain,
+		Hostname:       c.Proxyd.Hostname,
+		LoginTimeout:   time.Duration(c.Proxyd.PreLogin),
+		Logger:         log,
+	}
+}
+
+// upstreams translates the [[backend]] tables.
+func upstreams(c *conf.Config, log *zap.Logger) (*upstream.Set, error) {
+	config, err := tlsconf.Client(c.Path(c.Cluster.CAFile))
+	if err != nil {
+		return nil, err
+	}
+	var backends []upstream.Backend
+	for _, b := range c.Backends {
+		backend := upstream.Backend{Name: b.Name}
+		for _, n := range b.Nodes {
+			node, err := upstreamNode(b, n, config)
+			if err != nil {
+				return nil, err
+			}
+			backend.Nodes = append(backend.Nodes, node)
+		}
+		backends = append(backends, backend)
+	}
+	name := c.Cluster.ProxyName
+	if name == "" {
+		name = "proxy"
+	}
+	return upstream.New(backends, upstream.Options{
+		ProxyName:      name,
+		ProxySecret:    c.Cluster.ProxySecret.Value(),
+		ConnectTimeout: time.Duration(c.Proxyd.Connect),
+		Logger:         log.Named("upstream"),
+	})
+}
+
+// upstreamNode translates one [[backend.node]].
+func upstreamNode(b conf.Backend, n conf.Node, config *tls.Config) (upstream.Node, error) {
+	mode := tlsconf.Implicit
+	if n.TLS != "" {
+		var err error
+		if mode, err = tlsconf.ParseMode(n.TLS); err != nil {
+			return upstream.Node{}, fmt.Errorf("backend %s: %w", b.Name, err)
+		}
+	}
+	name := n.Name
+	if name == "" {
+		name = b.Name
+	}
+	node := upstream.Node{Name: name, Services: make(map[upstream.Service]upstream.Endpoint)}
+	for service, address := range map[upstream.Service]string{
+		upstream.IMAP: n.IMAP, upstream.POP3: n.POP3, upstream.Submission: n.Submission, upstream.LMTP: n.LMTP,
+	} {
+		if address == "" {
+			continue
+		}
+		own := config.Clone()
+		own.ServerName = n.ServerName
+		if own.ServerName == "" {
+			own.ServerName, _, _ = net.SplitHostPort(address)
+		}
+		node.Services[service] = upstream.Endpoint{Address: address, TLS: mode, Config: own}
+	}
+	return node, nil
+}
+
+// proxyProtocols makes the protocols by their names in the configuration.
+func proxyProtocols(c *conf.Config) map[string]router.Protocol {
+	return map[string]router.Protocol{
+		"imap":       imap.New(),
+		"pop3":       pop.New(),
+		"submission": smtp.NewSubmission(smtp.Options{MaxSize: c.Proxyd.MaxMessage}),
+		"smtp":       smtp.NewInbound(smtp.Options{Domains: c.Cluster.Domains, MaxSize: c.Proxyd.MaxMessage, Spool: spool.Options{Dir: c.Path(c.Proxyd.SpoolDir)}}),
+	}
+}
+
+// listening is an open socket and how its connections are treated; without a
+// protocol it is the admin listener.
+type listening struct {
+	socket daemon.Listener
+	how    router.Listener
+}
+
+// listen opens all sockets, before any is served. On an error none stays open.
+func listen(c *conf.Config, protocols map[string]router.Protocol) (out []listening, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range out {
+				l.socket.Close()
+			}
+		}
+	}()
+	var server *tls.Config
+	if cert := c.Proxyd.Certificate; !cert.Empty() {
+		if server, err = tlsconf.Server(c.Path(cert.CertFile), c.Path(cert.KeyFile)); err != nil {
+			return nil, err
+		}
+	}
+	for _, l := range c.Proxyd.Listeners {
+		mode := tlsconf.StartTLS
+		if l.TLS != "" {
+			if mode, err = tlsconf.ParseMode(l.TLS); err != nil {
+				return out, err
+			}
+		}
+		socket, err := daemon.Listen(l.Protocol, l.Address)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, listening{socket, router.Listener{
+			Name:                l.Protocol + " " + socket.Addr().String(),
+			Protocol:            protocols[l.Protocol],
+			TLS:                 mode,
+			Config:              server,
+			ProxyProtocol:       l.ProxyProtocol,
+			ProxyNetworks:       conf.Networks(l.ProxyNetworks),
+			AllowCleartextLogin: l.CleartextLogin,
+			MaxSessions:         l.MaxSessions,
+		}})
+	}
+	if c.Proxyd.Admin != "" {
+		socket, err := daemon.Listen("admin", c.Proxyd.Admin)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, listening{socket: socket})
+	}
+	return out, nil
+}

@@ -1,0 +1,94 @@
+// Command proxyd is the proxy: it takes clients' connections, asks the
+// directory where each user lives, and joins the connection to that backend.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"switchyard/cmd/internal/directory"
+	"switchyard/conf"
+	"switchyard/internal/daemon"
+	"switchyard/lookup/cache"
+	"switchyard/router"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+)
+
+func main() {
+	flags, err := daemon.ParseFlags("proxyd", os.Args[1:], os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = run(flags)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "proxyd:", err)
+		os.Exit(1)
+	}
+}
+
+// run is the proxy's life, in order: configuration, directory, backends,
+// listeners, sessions; and back.
+func run(flags daemon.Flags) error {
+	if flags.Version {
+		fmt.Println("proxyd", daemon.Version())
+		return nil
+	}
+	c, err := conf.Load(flags.Config, conf.ProxydDaemon)
+	if err != nil {
+		return err
+	}
+	if flags.Check {
+		fmt.Println(flags.Config, "is good for proxyd")
+		return nil
+	}
+	log, level := daemon.NewLogger(flags.LogLevel)
+	defer log.Sync()
+	ctx, stop := daemon.Signals(context.Background())
+	defer stop()
+
+	accounts, err := directory.Open(c, log)
+	if err != nil {
+		return err
+	}
+	defer accounts.Close()
+	cached, err := cache.New(accounts, cacheOptions(c, log))
+	if err != nil {
+		return err
+	}
+	defer cached.Close()
+	backends, err := upstreams(c, log)
+	if err != nil {
+		return err
+	}
+	proxy := router.New(cached, backends, routerOptions(c, log))
+	listeners, err := listen(c, proxyProtocols(c))
+	if err != nil {
+		return err
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	sockets := make([]daemon.Listener, 0, len(listeners))
+	for _, l := range listeners {
+		sockets = append(sockets, l.socket)
+		if l.how.Protocol == nil {
+			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, daemon.Admin{Name: "proxyd", Level: level}) })
+			continue
+		}
+		group.Go(func() error { return proxy.Serve(ctx, l.socket, l.how) })
+	}
+	if err := daemon.Announce(flags.Ready, sockets); err != nil {
+		stop()
+		return errors.Join(err, group.Wait())
+	}
+	log.Info("ready", zap.Int("listeners", len(sockets)))
+	err = group.Wait()
+	log.Info("stopped")
+	return err
+}
