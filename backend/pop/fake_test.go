@@ -52,9 +52,9 @@ func (d *directory) Check(ctx context.Context, c lookup.Credentials) (lookup.Acc
 	return a, err
 }
 
-// store keeps one INBOX per account in memory, with faults on demand. What it
+// memory keeps one INBOX per account in memory, with faults on demand. What it
 // does not implement panics.
-type store struct {
+type memory struct {
 	backend.Store
 	mu        sync.Mutex
 	boxes     map[string]*inbox
@@ -71,22 +71,22 @@ type inbox struct {
 
 type user struct {
 	backend.User
-	s    *store
+	s    *memory
 	name string
 }
 
-func (s *store) CreateUser(_ context.Context, account string, _ uint64) (backend.User, error) {
+func (s *memory) CreateUser(_ context.Context, account string, _ uint64) (backend.User, error) {
 	return &user{s: s, name: account}, nil
 }
 
-func (s *store) User(ctx context.Context, account string) (backend.User, error) {
+func (s *memory) User(ctx context.Context, account string) (backend.User, error) {
 	return s.CreateUser(ctx, account, 0)
 }
 
-func (s *store) Generation(context.Context, string) (uint64, error) { return 0, backend.ErrNoUser }
+func (s *memory) Generation(context.Context, string) (uint64, error) { return 0, backend.ErrNoUser }
 
 // box returns the account's inbox; the caller holds mu.
-func (s *store) box(account string) *inbox {
+func (s *memory) box(account string) *inbox {
 	if s.boxes == nil {
 		s.boxes = make(map[string]*inbox)
 	}
@@ -97,7 +97,7 @@ func (s *store) box(account string) *inbox {
 }
 
 // put stores a message; guid zero: one of its own.
-func (s *store) put(account, text string, guid byte) {
+func (s *memory) put(account, text string, guid byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.box(account)
@@ -109,7 +109,7 @@ func (s *store) put(account, text string, guid byte) {
 	b.bodies[uid] = []byte(text)
 }
 
-func (s *store) uids(account string) []backend.UID {
+func (s *memory) uids(account string) []backend.UID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var out []backend.UID
@@ -208,7 +208,7 @@ func certificate(t testing.TB) (server, client *tls.Config) {
 type fixture struct {
 	t      testing.TB
 	dir    *directory
-	store  *store
+	store  *memory
 	gate   *access.Gate
 	srv    *Server
 	client *tls.Config
@@ -216,7 +216,7 @@ type fixture struct {
 
 func newFixture(t testing.TB, o Options) *fixture {
 	t.Helper()
-	f := &fixture{t: t, store: &store{}}
+	f := &fixture{t: t, store: &memory{}}
 	f.dir = &directory{accounts: map[string]lookup.Account{
 		"anna@example.test": {Name: "anna@example.test", Home: "b1"},
 		"eve@example.test":  {Name: "eve@example.test", Home: "b1", Status: lookup.StatusSuspended},

@@ -241,6 +241,7 @@ func TestRelayReplies(t *testing.T) {
 		"closed at the .":  {map[string]string{".": "close"}, map[string]State{a: Waiting, z: Waiting}, "451 4.4.1"},
 		"closing":          {map[string]string{"RCPT TO:<a": "421 4.3.2 bye"}, map[string]State{a: Waiting, z: Waiting}, "421 4.3.2 bye"},
 		"no enhanced code": {map[string]string{"RCPT TO:<a": "550 who"}, map[string]State{a: Failed, z: Delivered}, "550 5.0.0 who"},
+		"login wanted":     {map[string]string{"MAIL": "530 5.7.0 log in"}, map[string]State{a: Waiting, z: Waiting}, "530 5.7.0 log in"},
 		"rubbish":          {map[string]string{"MAIL": "hello"}, map[string]State{a: Waiting, z: Waiting}, "451 4.4.1"},
 	} {
 		t.Run(name, func(t *testing.T) {

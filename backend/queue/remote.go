@@ -303,10 +303,22 @@ func (q *Queue) verdictOf(ctx context.Context, c *client, err error) outcome {
 		return o
 	}
 	c.answered = true
-	if reply.Code/100 == 5 {
+	switch {
+	case needsLogin(reply.Code):
+	case reply.Code/100 == 5:
 		o.verdict = refused
 	}
 	return o
+}
+
+// needsLogin tells the refusals that are about our login (RFC 4954 §6). They
+// are the operator's to mend, and no reason to send anybody's mail back.
+func needsLogin(code int) bool {
+	switch code {
+	case 530, 534, 535, 538:
+		return true
+	}
+	return false
 }
 
 func formatReply(e *smtp.SMTPError) string {
