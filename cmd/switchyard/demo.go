@@ -100,7 +100,13 @@ func (d *demo) run(ctx context.Context) (err error) {
 // directory makes the directory of the run.
 func (d *demo) directory() (dir string, cleanUp func(), err error) {
 	if d.dir != "" {
-		return d.dir, func() {}, os.MkdirAll(d.dir, 0o700)
+		if err := os.MkdirAll(d.dir, 0o700); err != nil {
+			return "", nil, err
+		}
+		if entries, err := os.ReadDir(d.dir); err != nil || len(entries) > 0 {
+			return "", nil, errors.Join(err, fmt.Errorf("%s is not empty: the demo makes a cluster of its own, give it a new directory", d.dir))
+		}
+		return d.dir, func() {}, nil
 	}
 	dir, err = os.MkdirTemp("", "switchyard-demo-")
 	return dir, func() { os.RemoveAll(dir) }, err
