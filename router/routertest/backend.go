@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
-	"testing"
 
 	"switchyard/internal/tlsconf"
 	"switchyard/router/upstream"
@@ -17,7 +16,7 @@ const Secret = "proxy-secret"
 type Backend struct {
 	Addr string
 
-	t      testing.TB
+	t      T
 	config *tls.Config
 	ln     net.Listener
 	wg     sync.WaitGroup
@@ -32,7 +31,7 @@ type Backend struct {
 // NewBackend starts a node. The first connection gets the first script and so
 // on; the last script is played to all that follow. config is for the TLS step
 // and may be nil. A script that does not end as written fails the test.
-func NewBackend(t testing.TB, config *tls.Config, scripts ...string) *Backend {
+func NewBackend(t T, config *tls.Config, scripts ...string) *Backend {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

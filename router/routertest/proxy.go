@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"math/big"
 	"net"
-	"testing"
 	"time"
 
 	"switchyard/router"
@@ -18,6 +17,15 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 )
+
+// T is what is used of a testing.T, so that a rapid.T will do too.
+type T interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+}
 
 // Config is what Start makes a router of.
 type Config struct {
@@ -37,14 +45,14 @@ type Proxy struct {
 	Router *router.Router
 	Logs   *observer.ObservedLogs
 
-	t      testing.TB
+	t      T
 	config *tls.Config
 	stop   context.CancelFunc
 	done   chan error
 }
 
 // Start starts a router. It is stopped, and waited for, when the test ends.
-func Start(t testing.TB, c Config) *Proxy {
+func Start(t T, c Config) *Proxy {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	log := zap.New(core)
@@ -152,7 +160,7 @@ func (p *Proxy) Session() map[string]any {
 
 // TLS makes a certificate for 127.0.0.1, and configurations that use and trust
 // it.
-func TLS(t testing.TB) (server, client *tls.Config) {
+func TLS(t T) (server, client *tls.Config) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
