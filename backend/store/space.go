@@ -38,7 +38,7 @@ const ballastSize = 32 << 20
 
 func (sp *space) init(s *Store) {
 	sp.s = s
-	sp.fs = vfs.OnDiskFull(s.opts.FS, sp.dropBallast)
+	sp.fs = vfs.OnDiskFull(syncOnce{s.opts.FS}, sp.dropBallast)
 	sp.look()
 	if err := sp.makeBallast(); err != nil {
 		s.log.Warn("no ballast against a full disk", zap.Error(err))
@@ -47,7 +47,7 @@ func (sp *space) init(s *Store) {
 
 // look asks the file system. The caller holds mu, or is alone.
 func (sp *space) look() {
-	sp.looked, sp.full = time.Now(), false
+	sp.looked, sp.full = sp.s.opts.Clock(), false
 	usage, err := sp.s.opts.FS.GetDiskUsage(sp.s.dir)
 	sp.known = err == nil
 	sp.free = int64(min(usage.AvailBytes, 1<<62))
@@ -57,7 +57,7 @@ func (sp *space) look() {
 func (sp *space) check(size int64) error {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	if sp.looked.IsZero() || time.Since(sp.looked) > lookAgain {
+	if sp.looked.IsZero() || sp.s.opts.Clock().Sub(sp.looked).Abs() > lookAgain {
 		sp.look()
 	}
 	if sp.full || sp.known && sp.free < size+sp.s.opts.Reserve {
@@ -70,7 +70,7 @@ func (sp *space) check(size int64) error {
 func (sp *space) failed(err error) {
 	if errors.Is(err, syscall.ENOSPC) {
 		sp.mu.Lock()
-		sp.full, sp.looked = true, time.Now()
+		sp.full, sp.looked = true, sp.s.opts.Clock()
 		sp.mu.Unlock()
 	}
 }
@@ -80,11 +80,11 @@ func (sp *space) failed(err error) {
 func (sp *space) dropBallast() {
 	sp.mu.Lock()
 	defer sp.mu.Unlock()
-	sp.full, sp.looked = true, time.Now()
+	sp.full, sp.looked = true, sp.s.opts.Clock()
 	if sp.ballast {
 		sp.ballast = false
 		err := sp.s.opts.FS.Remove(sp.s.path("BALLAST"))
-		sp.s.log.Error("disk full: gave up the ballast", zap.Error(err))
+		sp.s.log.Error("the disk is full; the ballast is given up", zap.Error(err))
 	}
 }
 
