@@ -45,6 +45,7 @@ func openAll(t testing.TB, urls []string, base string, opts ldap.Options) *ldap.
 }
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	s := startSlapd(t, "accounts.ldif")
 	opts := options()
 	opts.SearchTimeout, opts.BindTimeout = time.Second, time.Second
@@ -59,6 +60,7 @@ func TestContract(t *testing.T) {
 
 // The same over each way to connect, and with a filter on another attribute.
 func TestContractOnEachTransport(t *testing.T) {
+	t.Parallel()
 	s := startSlapd(t, "accounts.ldif")
 	startTLS := options()
 	startTLS.StartTLS, startTLS.TLS = true, s.tlsConfig()
@@ -74,6 +76,7 @@ func TestContractOnEachTransport(t *testing.T) {
 		"ldapi":    {s.socket, options()},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			lookuptest.Run(t, lookuptest.Fixture{Open: func(t *testing.T) lookup.Directory { return open(t, c.url, c.opts) }})
 		})
 	}

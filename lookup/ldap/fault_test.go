@@ -27,6 +27,7 @@ var anna = lookuptest.Account("anna@example.test")
 // TestFaults: what slapd answers when something is wrong, with the account, the
 // configuration or the server's rules, and never as absent or rejected.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	s := startSlapd(t, "accounts.ldif", "faults.ldif")
 	with := func(change func(*ldap.Options)) ldap.Options {
 		o := options()
@@ -452,6 +453,7 @@ func TestIdleConnectionsThatTheServerClosed(t *testing.T) {
 // TestFailover: the second server answers when the first does not, however it
 // fails, and the first has its place back once it is well.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	first, second := startSlapd(t, "accounts.ldif"), startSlapd(t, "accounts.ldif")
 	core, logs := observer.New(zap.InfoLevel)
 	opts := options()
@@ -520,6 +522,7 @@ func TestFailover(t *testing.T) {
 // TestRestartsUnderLoad: while the server comes and goes, answers are right or
 // unavailable.
 func TestRestartsUnderLoad(t *testing.T) {
+	t.Parallel()
 	s := startSlapd(t, "accounts.ldif")
 	d := open(t, s.plain, options())
 	var stop atomic.Bool

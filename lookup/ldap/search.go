@@ -45,15 +45,15 @@ func (c *searchConn) load() int {
 func (s *server) find(ctx context.Context, request *ldap.SearchRequest) (*ldap.Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.SearchTimeout)
 	defer cancel()
-	for again := true; ; again = false {
+	for tries := 0; ; tries++ {
 		c, err := s.connected(ctx)
 		if err != nil {
 			return nil, err
 		}
 		result, err := c.search(ctx, request)
-		// A connection that the server closed while it was idle is found out
-		// by the search on it; that says nothing about the server.
-		if err != nil && again && ctx.Err() == nil && !c.usable() {
+		// Connections that the server closed while they were idle are found
+		// out by the searches on them; that says nothing about the server.
+		if err != nil && tries < s.opts.SearchConns && ctx.Err() == nil && !c.usable() {
 			continue
 		}
 		return single(result, err)
