@@ -126,6 +126,7 @@ func (srv *Server) Serve(ctx context.Context, nc net.Conn) {
 func (s *session) logEnd(reason *ending) {
 	fields := []zap.Field{
 		zap.String("session", s.id),
+		zap.String("protocol", "imap"),
 		zap.String("user", s.account),
 		zap.Stringer("client", s.client),
 		zap.Duration("took", time.Since(s.start)),
@@ -135,10 +136,10 @@ func (s *session) logEnd(reason *ending) {
 		zap.String("reason", reason.reason),
 	}
 	if s.proxied {
-		fields = append(fields, zap.Stringer("proxy", s.peer))
+		fields = append(fields, zap.Bool("proxied", true), zap.Stringer("proxy", s.peer))
 	}
 	if reason.err != nil {
 		fields = append(fields, zap.Error(reason.err))
 	}
-	s.srv.o.Logger.Info("session ended", fields...)
+	s.srv.o.Logger.Info("session", fields...)
 }
