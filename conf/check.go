@@ -76,6 +76,14 @@ func (k *checker) backends() {
 
 func (k *checker) node(key string, n Node) {
 	k.oneOf(key+".tls", n.TLS, "implicit", "starttls", "off")
+	if n.TLS == "off" {
+		for _, a := range []string{n.IMAP, n.POP3, n.Submission} {
+			if host, _, err := net.SplitHostPort(a); err == nil && !loopback(host) {
+				k.bad(key+".tls", "would send the proxy's secret in clear to %s, and a backendd would refuse it; use implicit or starttls", a)
+				break
+			}
+		}
+	}
 	addresses := []struct{ service, address string }{{"imap", n.IMAP}, {"pop3", n.POP3}, {"submission", n.Submission}, {"lmtp", n.LMTP}}
 	for _, a := range addresses {
 		if a.address != "" {
@@ -344,10 +352,15 @@ func (k *checker) admin(key, address string) {
 	if address == "" || !k.listenAddress(key, address) {
 		return
 	}
-	host, _, _ := net.SplitHostPort(address)
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+	if host, _, _ := net.SplitHostPort(address); !loopback(host) {
 		k.bad(key, "%q is not a loopback address; the admin listener must stay on this machine: 127.0.0.1 or [::1]", address)
 	}
+}
+
+// loopback reports whether a host is this machine alone.
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 func (k *checker) networks(key string, networks []string) {

@@ -45,6 +45,9 @@ type Spec struct {
 	// when empty.
 	Directory string
 
+	// Foreign are [[backend]] tables of other servers, put into every file.
+	Foreign string
+
 	// Progress is told what is being done; nil: nobody.
 	Progress func(step string)
 }

@@ -122,7 +122,7 @@ imap = "{{.Addr.imap}}"
 pop3 = "{{.Addr.pop3}}"
 submission = "{{.Addr.submission}}"
 lmtp = "{{.Addr.lmtp}}"
-{{end}}
+{{end}}{{.Foreign}}
 `
 
 const tcpauthConfig = `[tcpauthd]
@@ -197,7 +197,7 @@ func (c *Cluster) writeProxy(p *Proxy) error {
 func (c *Cluster) write(path, text string, more map[string]any) error {
 	values := map[string]any{
 		"Domain": c.Spec.Domain, "DefaultBackend": c.Spec.DefaultBackend, "BackTLS": c.Spec.BackTLS, "Cache": c.Spec.Cache,
-		"Directory": c.Spec.Directory, "TCPAddr": c.TCPAddr, "Backends": c.Backends, "Proxies": c.Proxies,
+		"Directory": c.Spec.Directory, "Foreign": c.Spec.Foreign, "TCPAddr": c.TCPAddr, "Backends": c.Backends, "Proxies": c.Proxies,
 	}
 	for k, v := range more {
 		values[k] = v
