@@ -49,8 +49,6 @@ func newStore(t *testing.T, name string) *store {
 		t.Fatal(err)
 	}
 	s := &store{name: name, ln: ln, open: make(map[*wire.Conn]struct{})}
-	s.wg.Add(1)
-	go s.accept()
 	t.Cleanup(func() {
 		ln.Close()
 		s.wg.Wait()
@@ -58,7 +56,9 @@ func newStore(t *testing.T, name string) *store {
 	return s
 }
 
+// backend starts the store, with the orders that it has got.
 func (s *store) backend() upstream.Backend {
+	s.wg.Go(s.accept)
 	return upstream.Backend{Name: s.name, Nodes: []upstream.Node{{
 		Name:     s.name + "a",
 		Services: map[upstream.Service]upstream.Endpoint{upstream.LMTP: {Address: s.ln.Addr().String(), TLS: tlsconf.Off}},
@@ -66,7 +66,6 @@ func (s *store) backend() upstream.Backend {
 }
 
 func (s *store) accept() {
-	defer s.wg.Done()
 	for {
 		nc, err := s.ln.Accept()
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -376,10 +377,10 @@ func TestInboundForeign(t *testing.T) {
 		t.Run(c.own+", "+c.foreign, func(t *testing.T) {
 			b1, b2, b9 := newStore(t, "b1"), newStore(t, "b2"), newStore(t, "b9")
 			b2.foreign, b9.foreign = true, true
-			sent := false
+			var sent atomic.Bool
 			b1.data = outcomes[c.own]
 			b2.data = func(conn *wire.Conn, body io.Reader, n int) []smtpd.Reply {
-				sent = true
+				sent.Store(true)
 				if f := outcomes[c.foreign]; f != nil {
 					return f(conn, body, n)
 				}
@@ -412,8 +413,8 @@ func TestInboundForeign(t *testing.T) {
 				C: QUIT
 				S: 221 *`)
 			p.Session()
-			if sent != c.sent {
-				t.Errorf("the foreign backend got the message: %v", sent)
+			if sent.Load() != c.sent {
+				t.Errorf("the foreign backend got the message: %v", sent.Load())
 			}
 			if got := b9.letters(); len(got) != 1 || got[0].trace != "" || !strings.HasPrefix(got[0].body, "Received: from far.test") {
 				t.Errorf("b9 got %q", got)

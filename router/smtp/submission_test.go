@@ -169,7 +169,8 @@ func TestSubmissionTLS(t *testing.T) {
 		C: c2VzYW1l
 		S: 235 *
 		C: QUIT
-		S: 221 2.0.0 bye`)
+		S: 221 2.0.0 bye
+		EOF`)
 	check(t, p.Session(), map[string]any{"user": "anna@example.test", "tls": true, "result": "logged out"})
 }
 
@@ -228,7 +229,7 @@ func TestSubmissionMoved(t *testing.T) {
 	dir := c.Directory.(*routertest.Directory)
 	dir.Move("anna@example.test", "b2", 8)
 	p := routertest.Start(t, c)
-	p.Play(submissionHello + "C: AUTH PLAIN " + plainAnna + "\nS: 235 *\nC: QUIT\nS: 221 bye")
+	p.Play(submissionHello + "C: AUTH PLAIN " + plainAnna + "\nS: 235 *\nC: QUIT\nS: 221 bye\nEOF")
 	check(t, p.Session(), map[string]any{"home": "b2", "result": "logged out"})
 	if got := strings.Join(dir.Asked(), ", "); got != "check anna@example.test, forget anna@example.test, fresh anna@example.test" {
 		t.Errorf("the directory was asked: %s", got)
@@ -254,5 +255,5 @@ func TestSubmissionLongSecret(t *testing.T) {
 	c := config(NewSubmission(Options{}), upstream.Submission, b1)
 	c.Upstream = upstream.Options{ProxyName: "proxy", ProxySecret: strings.Repeat("s", 400)}
 	p := routertest.Start(t, c)
-	p.Play(submissionHello + "C: AUTH PLAIN " + plainAnna + "\nS: 235 *\nC: QUIT\nS: 221 bye")
+	p.Play(submissionHello + "C: AUTH PLAIN " + plainAnna + "\nS: 235 *\nC: QUIT\nS: 221 bye\nEOF")
 }
