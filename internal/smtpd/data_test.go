@@ -414,3 +414,18 @@ func BenchmarkData(b *testing.B) {
 		}
 	}
 }
+
+// Lines of a message have no bound, and a big message does not live in memory.
+func TestLongLinesAndBigMessages(t *testing.T) {
+	f := &fake{}
+	p := start(t, Options{}, plain(f))
+	p.run(envelope + "C: DATA\nS: 354 *")
+	long := strings.Repeat("x", 1<<20) + "\r\n"
+	go io.WriteString(p.conn, long+long+".\r\n")
+	p.run("S: 250 2.0.0 taken")
+	if len(f.bodies) != 1 || f.bodies[0] != long+long {
+		t.Error("the message changed")
+	}
+	p.run("C: QUIT\nS: 221 *")
+	p.result()
+}

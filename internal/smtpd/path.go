@@ -63,20 +63,20 @@ const (
 func parsePath(s string) (p Path, rest string, err error) {
 	s, ok := strings.CutPrefix(s, "<")
 	if !ok {
-		return p, "", errPath
+		return Path{}, "", errPath
 	}
 	if s, ok = strings.CutPrefix(s, ">"); ok {
 		return Path{}, s, nil
 	}
 	if s, err = skipRoute(s); err != nil {
-		return p, "", err
+		return Path{}, "", err
 	}
 	if p.Local, s, err = cutLocal(s); err != nil {
-		return p, "", err
+		return Path{}, "", err
 	}
 	if s, ok = strings.CutPrefix(s, "@"); ok {
 		if p.Domain, s, err = cutDomain(s); err != nil {
-			return p, "", err
+			return Path{}, "", err
 		}
 	}
 	if s, ok = strings.CutPrefix(s, ">"); !ok {
