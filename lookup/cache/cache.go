@@ -239,21 +239,16 @@ func (c *Cache) Fresh(ctx context.Context, name string) (lookup.Account, error) 
 		c.stats.backedOff.Add(1)
 		return lookup.Account{}, e.backOffCause
 	}
-	called := c.rounds.Load()
-	account, mine, err := c.wait(ctx, &question{name: name, fresh: true}, nil)
-	if mine || lookup.AnswerOf(err) == lookup.AnswerUnavailable {
-		return account, err
-	}
-	// The question that was under way may be older than what the caller knows.
-	// The next one is not, whoever asks it, and may be answered by now.
-	if e := c.get(name); e != nil && e.round > called {
-		if e.found {
-			return e.account, nil
+	q := question{name: name, fresh: true, called: c.rounds.Load()}
+	for {
+		mine := q // a flight keeps its question
+		account, round, err := c.wait(ctx, &mine, nil)
+		// What was under way already may be older than what the caller knows.
+		// A flight of its own is not, so this ends.
+		if round > q.called || lookup.AnswerOf(err) == lookup.AnswerUnavailable {
+			return account, err
 		}
-		return lookup.Account{}, lookup.ErrAbsent
 	}
-	account, _, err = c.wait(ctx, &question{name: name, fresh: true}, nil)
-	return account, err
 }
 
 // Forget drops all that is known of a name, remembered passwords too. Answers

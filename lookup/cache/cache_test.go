@@ -44,7 +44,7 @@ func TestContract(t *testing.T) {
 			TTL: -1, NegativeTTL: -1, StaleTTL: -1, PasswordTTL: -1, StaleLogin: -1, BackOff: -1, Jitter: -1,
 		},
 	} {
-		opts.Timeout, opts.Patience = 250*time.Millisecond, 10*time.Millisecond
+		opts.Timeout, opts.Patience = time.Second, 10*time.Millisecond
 		if opts.BackOff == 0 {
 			opts.BackOff = 30 * time.Millisecond
 		}

@@ -22,7 +22,10 @@ type question struct {
 	cred  lookup.Credentials
 	mac   mac
 	epoch uint32 // the name's, when the question was asked
-	round uint64 // which question of Fresh it is; zero for others
+
+	// For Fresh: the newest round when the caller came, and the round of the
+	// question when it is asked.
+	called, round uint64
 }
 
 // key makes questions with the same answer share a flight. A name that was
@@ -67,62 +70,76 @@ func (c *Cache) answer(ctx context.Context, q *question, e *entry, now time.Time
 	return lookup.Account{}, err
 }
 
+// landed is what a flight brings to all who wait for it.
+type landed struct {
+	account lookup.Account
+	round   uint64
+}
+
 // wait asks, or joins those who ask already, until there is an answer, the
-// caller's context ends or enough fires. It reports whether the question was
-// the caller's own; that is false when the wait ended early.
-func (c *Cache) wait(ctx context.Context, q *question, enough <-chan time.Time) (lookup.Account, bool, error) {
+// caller's context ends or enough fires. It returns the round of an answer to
+// Fresh.
+func (c *Cache) wait(ctx context.Context, q *question, enough <-chan time.Time) (lookup.Account, uint64, error) {
 	if err := ctx.Err(); err != nil {
-		return lookup.Account{}, false, lookup.Unavailable("ask the directory", err)
+		return lookup.Account{}, 0, lookup.Unavailable("ask the directory", err)
 	}
 	mine := false
 	done := c.flights.DoChan(q.key(), func() (any, error) {
 		mine = true
-		return c.ask(ctx, q)
+		account, round, err := c.ask(ctx, q)
+		return landed{account, round}, err
 	})
 	select {
 	case r := <-done:
 		if !mine {
 			c.stats.shared.Add(1)
 		}
-		account, _ := r.Val.(lookup.Account)
-		return account, mine, r.Err
+		l := r.Val.(landed)
+		return l.account, l.round, r.Err
 	case <-ctx.Done():
-		return lookup.Account{}, false, lookup.Unavailable("wait for the directory", ctx.Err())
+		return lookup.Account{}, 0, lookup.Unavailable("wait for the directory", ctx.Err())
 	case <-enough:
-		return lookup.Account{}, false, lookup.Unavailable("wait for the directory", context.DeadlineExceeded)
+		return lookup.Account{}, 0, lookup.Unavailable("wait for the directory", context.DeadlineExceeded)
 	}
 }
 
 // ask puts the question to the directory and remembers the answer. It lives as
 // long as Options.Timeout allows, whatever becomes of the caller.
-func (c *Cache) ask(ctx context.Context, q *question) (account lookup.Account, err error) {
+func (c *Cache) ask(ctx context.Context, q *question) (account lookup.Account, round uint64, err error) {
 	// Another question may have been answered between the caller's look into
 	// the memory and this flight.
-	if account, err, ok := c.recall(q); ok {
-		return account, err
+	if account, round, err, ok := c.recall(q); ok {
+		return account, round, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.opts.Timeout)
 	defer cancel()
 	if !c.begin(q, cancel) {
-		return lookup.Account{}, lookup.Unavailable("ask the directory", errClosed)
+		return lookup.Account{}, 0, lookup.Unavailable("ask the directory", errClosed)
 	}
 	defer c.end(q)
 	c.stats.misses.Add(1)
 	account, err = c.put(ctx, q)
 	c.remember(q, account, err)
-	return account, err
+	return account, q.round, err
 }
 
-// recall answers a question from memory, if a TTL allows.
-func (c *Cache) recall(q *question) (account lookup.Account, err error, ok bool) {
-	switch e, now := c.get(q.name), c.opts.Now(); {
-	case q.fresh:
-		return lookup.Account{}, nil, false
+// recall answers a question from memory, if a TTL allows, or for Fresh if what
+// is there was asked after the caller came.
+func (c *Cache) recall(q *question) (account lookup.Account, round uint64, err error, ok bool) {
+	e, now := c.get(q.name), c.opts.Now()
+	switch {
+	case e == nil:
 	case q.check:
-		return e.check(q.mac, now)
-	default:
-		return e.lookup(now)
+		account, err, ok = e.check(q.mac, now)
+	case !q.fresh:
+		account, err, ok = e.lookup(now)
+	case e.round > q.called:
+		account, round, ok = e.account, e.round, true
+		if !e.found {
+			err = lookup.ErrAbsent
+		}
 	}
+	return account, round, err, ok
 }
 
 // put asks and makes sure that what comes back is one of the answers which the

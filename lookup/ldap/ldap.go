@@ -27,7 +27,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -355,33 +354,6 @@ func (d *Directory) request(name string) *ldap.SearchRequest {
 	return ldap.NewSearchRequest(d.base, scope, ldap.NeverDerefAliases,
 		2, // entries: one more than there may be
 		int(d.opts.SearchTimeout.Seconds())+1, false, d.filter.of(name), d.wanted, nil)
-}
-
-// AmbiguousError says that more than one entry has the name. It arrives
-// wrapped in an ErrUnavailable: which of them is meant only a person can say.
-type AmbiguousError struct{ DNs []string }
-
-func (e *AmbiguousError) Error() string {
-	return "more than one entry has the name: " + strings.Join(e.DNs, " and ")
-}
-
-// listed makes one error of those of several servers.
-func listed(failures []error) error {
-	if len(failures) == 1 {
-		return failures[0]
-	}
-	return &failureList{failures}
-}
-
-type failureList struct{ errs []error }
-
-func (l *failureList) Unwrap() []error { return l.errs }
-func (l *failureList) Error() string {
-	var parts []string
-	for _, err := range l.errs {
-		parts = append(parts, err.Error())
-	}
-	return strings.Join(parts, "; ")
 }
 
 // ServerStatus is how a server does, for the page of an admin.

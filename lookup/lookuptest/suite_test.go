@@ -15,13 +15,13 @@ func TestScriptedKeepsContract(t *testing.T) {
 	var current *strict
 	lookuptest.Run(t, lookuptest.Fixture{
 		Open: func(*testing.T) lookup.Directory {
-			current = &strict{Scripted: lookuptest.NewScripted(lookuptest.Accounts()...), timeout: 20 * time.Millisecond}
+			current = &strict{Scripted: lookuptest.NewScripted(lookuptest.Accounts()...), timeout: time.Second}
 			return current
 		},
 		Break:   func(*testing.T) { current.Fail(lookup.Unavailable("script", nil)) },
 		Hang:    func(*testing.T) { current.Delay(time.Hour) },
 		Mend:    func(*testing.T) { current.Fail(nil); current.Delay(0) },
-		Timeout: 20 * time.Millisecond,
+		Timeout: time.Second,
 	})
 }
 
