@@ -5,9 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"switchyard/backend"
 	"switchyard/backend/effect"
@@ -57,6 +59,40 @@ func (u *user) take(mailbox string, in *backend.Incoming) (n incoming, err error
 		GUID: n.guid, Mailbox: box, User: u.account, InternalDate: n.date, Flags: n.flags,
 	}, in.Body, in.Size)
 	return n, err
+}
+
+// takeTogether is how many bodies of one call are written at a time, so that
+// they share syncs.
+const takeTogether = 16
+
+// takeAll takes messages. It returns those that it took also with an error,
+// for the caller to settle.
+func (u *user) takeAll(mailbox string, messages []backend.Incoming) (in []incoming, size int64, err error) {
+	if len(messages) == 1 {
+		n, err := u.take(mailbox, &messages[0])
+		if err != nil {
+			return nil, 0, err
+		}
+		return []incoming{n}, n.size, nil
+	}
+	in = make([]incoming, len(messages))
+	var g errgroup.Group
+	g.SetLimit(takeTogether)
+	for i := range messages {
+		g.Go(func() (err error) {
+			n, err := u.take(mailbox, &messages[i])
+			if err == nil {
+				in[i] = n
+			}
+			return err
+		})
+	}
+	err = g.Wait()
+	in = slices.DeleteFunc(in, func(n incoming) bool { return n.guid.IsZero() })
+	for i := range in {
+		size += in[i].size
+	}
+	return in, size, err
 }
 
 // writeBody writes a body, here and with the Replicator.
@@ -162,20 +198,14 @@ func (m *mail) Append(ctx context.Context, mailbox string, messages []backend.In
 	if !ok {
 		return nil, backend.ErrNoMailbox
 	}
-	var size int64
-	in := make([]incoming, 0, len(messages))
+	in, size, err := u.takeAll(mailbox, messages)
 	defer func() {
 		for i := range in {
 			u.s.settle(in[i].place, err)
 		}
 	}()
-	for i := range messages {
-		n, err := u.take(mailbox, &messages[i])
-		if err != nil {
-			return nil, err
-		}
-		in = append(in, n)
-		size += n.size
+	if err != nil {
+		return nil, err
 	}
 	err = u.add(ctx, func(t *tx) error {
 		b, ok := t.named(mailbox)

@@ -283,6 +283,28 @@ func TestSyncErrorIsTheEnd(t *testing.T) {
 	}
 }
 
+// TestSyncIsTriedOnce: what tries writes again on a full disk must not do so
+// with syncs.
+func TestSyncIsTriedOnce(t *testing.T) {
+	syncs := 0
+	f := &faulty{when: func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData {
+			syncs++
+			return syscall.ENOSPC
+		}
+		return nil
+	}}
+	f.armed.Store(true)
+	fs := vfs.OnDiskFull(syncOnce{f.fs(vfs.NewMem())}, func() {})
+	file, err := fs.Create("x", vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if file.Sync() == nil || file.SyncData() == nil || syncs != 2 {
+		t.Errorf("two failing syncs were made %d times", syncs)
+	}
+}
+
 // TestFlippedByte flips bytes of a segment under a store: a body that is hit
 // cannot be read, and never reads wrong.
 func TestFlippedByte(t *testing.T) {

@@ -62,9 +62,9 @@ var _ backend.Store = (*Store)(nil)
 // Open opens the store in a directory, which it makes when it is missing, and
 // applies what the log has and the state has not. Another process that has it
 // open, another format and another number of instances are errors.
-func Open(dir string, opts Options) (s *Store, err error) {
+func Open(dir string, opts Options) (*Store, error) {
 	opts.defaults()
-	s = &Store{
+	s := &Store{
 		dir: dir, opts: opts, log: opts.Logger.Named("store"),
 		stop: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
@@ -75,30 +75,32 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err := s.opts.FS.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if s.lock, err = s.opts.FS.Lock(s.path("LOCK")); err != nil {
+	lock, err := s.opts.FS.Lock(s.path("LOCK"))
+	if err != nil {
 		return nil, fmt.Errorf("another process has the store in %s open: %w", dir, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.release())
-		}
-	}()
-	if err := s.checkFormat(); err != nil {
-		return nil, err
-	}
-	s.space.init(s)
-	if err := s.openParts(); err != nil {
-		return nil, err
-	}
-	s.queue = newUser(s, "")
-	if err := s.queue.load(); err != nil {
-		return nil, err
-	}
-	if err := s.replay(); err != nil {
-		return nil, err
+	s.lock = lock
+	if err := s.start(); err != nil {
+		return nil, errors.Join(err, s.release())
 	}
 	s.sweeping.Go(s.sweep)
 	return s, nil
+}
+
+// start opens what is in the directory and brings the state up to date.
+func (s *Store) start() error {
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
+	s.space.init(s)
+	if err := s.openParts(); err != nil {
+		return err
+	}
+	s.queue = newUser(s, "")
+	if err := s.queue.load(); err != nil {
+		return err
+	}
+	return s.replay()
 }
 
 func (s *Store) path(elem ...string) string {
