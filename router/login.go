@@ -38,6 +38,7 @@ func (s *Session) check(ctx context.Context, typed, password string) (lookup.Acc
 	if err != nil {
 		return lookup.Account{}, fmt.Errorf("%w: %v", lookup.ErrRejected, err)
 	}
+	s.user = name
 	if password == "" {
 		// Some directories take a login without a password for an anonymous
 		// one, which always succeeds (RFC 4513 §5.1.2).
@@ -55,10 +56,11 @@ func (s *Session) check(ctx context.Context, typed, password string) (lookup.Acc
 	default:
 		return lookup.Account{}, unavailable(ctx, "check the password", err)
 	}
+	s.user = account.Name
 	if !account.Status.MayLogin() {
 		return lookup.Account{}, &StatusError{account.Status}
 	}
-	s.user = account.Name
+	s.loggedIn = true
 	return account, nil
 }
 
@@ -214,9 +216,6 @@ func (s *Session) Open(ctx context.Context, account lookup.Account, service upst
 		b, err = s.follow(ctx, account, service, login)
 	}
 	s.last = err
-	if err != nil && errors.Is(err, ErrOperator) {
-		s.Note(zap.Bool("operator", true))
-	}
 	return b, err
 }
 

@@ -51,7 +51,9 @@ func (s *Session) outcome(err error) (result, reason string) {
 	case s.last != nil && !s.joined && (result == "logged out" || result == "client gone"):
 		err = s.last
 		result = resultOf(err)
-	case result == "logged out" && s.user == "":
+	case result == "logged out" && !s.loggedIn && s.served:
+		result = "done" // inbound mail needs no login
+	case result == "logged out" && !s.loggedIn:
 		result = "no login"
 	}
 	if err != nil {

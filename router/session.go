@@ -34,11 +34,14 @@ type Session struct {
 	admitted func()      // gives the place before login back; may be called twice
 	release  func() bool // ends Conn's bond with the context
 
-	failures int // rejected logins
-	last     error
+	failures int   // rejected logins
+	last     error // how the latest login or way to a backend ended
+	loggedIn bool
+	served   bool // Admit was called
 	joined   bool
 
-	// For the session's line in the log.
+	// For the session's line in the log. The user is the one that was tried
+	// last.
 	user, home, node string
 	in, out          int64
 	notes            []zap.Field
@@ -77,6 +80,7 @@ func (s *Session) MayLogin() bool { return s.TLS() || s.listener.AllowCleartextL
 // here on Conn's idle deadline is the only one. Join does it too. A protocol
 // that goes on talking (SMTP) calls it when the client has earned it.
 func (s *Session) Admit() {
+	s.served = true
 	s.admitted()
 	s.Conn.SetDeadline(time.Time{})
 }
@@ -98,7 +102,7 @@ func (s *Session) Believe(o origin.Origin) error {
 			return errLoop
 		}
 	}
-	if s.believed || s.user != "" || s.MayStartTLS() || !s.Trusted() {
+	if s.believed || s.loggedIn || s.MayStartTLS() || !s.Trusted() {
 		return nil // what is said before STARTTLS may be anyone's words
 	}
 	s.believed = true

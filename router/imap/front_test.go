@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
-	"runtime"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -324,80 +324,6 @@ func TestStartTLS(t *testing.T) {
 	}
 }
 
-// TestLoginDeadline holds the whole time before login against one that is
-// named, whatever the client does meanwhile.
-func TestLoginDeadline(t *testing.T) {
-	for name, listener := range map[string]tlsconf.Mode{"silent": tlsconf.Off, "no handshake": tlsconf.Implicit} {
-		t.Run(name, func(t *testing.T) {
-			server, _ := routertest.TLS(t)
-			cfg := clear(nil)
-			cfg.Listener = router.Listener{TLS: listener, Config: server}
-			cfg.Options.LoginTimeout = 50 * time.Millisecond
-			p := routertest.Start(t, cfg)
-			p.Play("HANG")
-			check(t, p.Session(), map[string]any{"result": "timeout"})
-		})
-	}
-	t.Run("busy", func(t *testing.T) {
-		cfg := clear(nil)
-		cfg.Options.LoginTimeout = 100 * time.Millisecond
-		p := routertest.Start(t, cfg)
-		conn := p.Dial()
-		go io.Copy(io.Discard, conn)
-		for {
-			if _, err := io.WriteString(conn, "a"); err != nil {
-				break
-			}
-		}
-		if r := p.Session()["result"]; r != "timeout" && r != "protocol error" {
-			t.Errorf("got %v", r)
-		}
-	})
-}
-
-// TestTenMegabytesBeforeLogin: memory stays bounded, whatever shape they have.
-func TestTenMegabytesBeforeLogin(t *testing.T) {
-	const size = 10 << 20
-	for name, junk := range map[string]string{
-		"one line":         strings.Repeat("x", size),
-		"a literal":        "a LOGIN {10000000+}\r\n" + strings.Repeat("x", size),
-		"many literals":    "a LOGIN" + strings.Repeat(" {1000+}\r\n"+strings.Repeat("x", 1000), size/1000),
-		"empty literals":   "a LOGIN" + strings.Repeat(" {0+}\r\n", size/7),
-		"commands":         strings.Repeat("a NOOP\r\n", size/8),
-		"parentheses":      "a ID " + strings.Repeat("(", size),
-		"a quoted string":  `a LOGIN "` + strings.Repeat(`\"`, size/2),
-		"SASL":             "a AUTHENTICATE PLAIN\r\n" + strings.Repeat("QUFB", size/4),
-		"lines of nothing": strings.Repeat("\r\n", size/2),
-		"failed logins":    strings.Repeat("a LOGIN anna wrong\r\n", size/20),
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := routertest.Start(t, clear(nil))
-			conn := p.Dial()
-			read := make(chan struct{})
-			go func() {
-				defer close(read)
-				io.Copy(io.Discard, conn)
-			}()
-			bytes := bytes.NewReader([]byte(junk))
-			before := allocated()
-			io.Copy(conn, bytes) // breaks off when the proxy has had enough
-			conn.Close()
-			<-read
-			p.Session()
-			if grown := allocated() - before; grown > 1<<20 {
-				t.Errorf("allocated %d bytes for %d received", grown, len(junk))
-			}
-		})
-	}
-}
-
-// allocated returns all bytes ever allocated, so that garbage counts too.
-func allocated() uint64 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.TotalAlloc
-}
-
 // TestOthersDoNotNotice: a rejected login waits without holding anybody up.
 func TestOthersDoNotNotice(t *testing.T) {
 	cfg := clear(nil)
@@ -430,4 +356,75 @@ func TestShutdownSaysGoodbye(t *testing.T) {
 		t.Errorf("got %q, %v", rest, err)
 	}
 	check(t, p.Session(), map[string]any{"result": "shutdown"})
+}
+
+// TestImplicitTLS goes through TLS to the far end of the splice.
+func TestImplicitTLS(t *testing.T) {
+	b := routertest.NewBackend(t, nil, accept+"C: b NOOP\nS: b OK Done\nEOF")
+	cfg, _ := implicit(t, clear(b))
+	p := routertest.Start(t, cfg)
+	p.Play("TLS\n" + hello + `
+		C: a LOGIN anna sesame
+		C: b NOOP
+		S: a OK [CAPABILITY IMAP4rev1 IDLE] Logged in
+		S: b OK Done
+		CLOSE`)
+	line := p.Session()
+	check(t, line, map[string]any{"tls": true, "user": "anna@example.test"})
+	if line["bytes_in"].(int64) < 500 || line["bytes_out"].(int64) < 500 {
+		t.Errorf("counted %v in, %v out, of a TLS session", line["bytes_in"], line["bytes_out"])
+	}
+	if !strings.Contains(b.Heard()[0], `"x-client-transport" "TLS"`) {
+		t.Errorf("got %q", b.Heard()[0])
+	}
+}
+
+// TestIDFromAProxy: another proxy of ours is believed, once, and not in clear
+// where TLS is to be had.
+func TestIDFromAProxy(t *testing.T) {
+	const id = `ID ("x-session-id" "first" "x-originating-ip" "192.0.2.9" "x-originating-port" "1234" "x-proxy-ttl" "4")`
+	server, client := routertest.TLS(t)
+	for name, c := range map[string]struct {
+		listener router.Listener
+		script   string
+		want     map[string]any
+	}{
+		"once": {router.Listener{AllowCleartextLogin: true}, hello + `
+			C: a ` + id + `
+			S: \* ID *
+			S: a OK Done
+			C: b ID ("x-originating-ip" "192.0.2.66")
+			S: \* ID *
+			S: b OK Done
+			CLOSE`, map[string]any{"session": "first", "client": "192.0.2.9:1234"}},
+		"malformed": {router.Listener{AllowCleartextLogin: true}, hello + `
+			C: a ID ("x-originating-ip" "nowhere")
+			S: a BAD Malformed client identity
+			CLOSE`, map[string]any{"result": "client gone"}},
+		"a circle": {router.Listener{AllowCleartextLogin: true}, hello + `
+			C: a ID ("x-proxy-ttl" "1")
+			S: \* BYE Protocol error
+			EOF`, map[string]any{"result": "protocol error"}},
+		"in front of STARTTLS it may be anyone's": {router.Listener{TLS: tlsconf.StartTLS, Config: server}, helloTLS + `
+			C: a ID ("x-originating-ip" "192.0.2.66")
+			S: \* ID *
+			S: a OK Done
+			C: b STARTTLS
+			S: b OK *
+			TLS
+			C: c ` + id + `
+			S: \* ID *
+			S: c OK Done
+			CLOSE`, map[string]any{"session": "first", "client": "192.0.2.9:1234"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := clear(nil)
+			cfg.TLS = client
+			cfg.Listener = c.listener
+			cfg.Listener.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+			p := routertest.Start(t, cfg)
+			p.Play(c.script)
+			check(t, p.Session(), c.want)
+		})
+	}
 }

@@ -225,10 +225,11 @@ func TestHalfOpenClientIsNotWaitedForForEver(t *testing.T) {
 }
 
 func TestIdle(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{Idle: 60 * time.Millisecond})
+		r := join(t, withTLS, Options{Idle: 400 * time.Millisecond})
 		started := time.Now()
-		for time.Since(started) < 200*time.Millisecond {
+		for time.Since(started) < 900*time.Millisecond {
 			say(t, r.client, "x")
 			hear(t, r.backend, "x") // as long as something moves it lives
 		}
@@ -242,14 +243,15 @@ func TestIdle(t *testing.T) {
 // TestLingerDoesNotCutAnAnswer: the limit on silence that a half-close brings
 // does not end a transfer that was running before.
 func TestLingerDoesNotCutAnAnswer(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{Linger: 60 * time.Millisecond})
+		r := join(t, withTLS, Options{Linger: 400 * time.Millisecond})
 		say(t, r.backend, "a")
 		hear(t, r.client, "a")
 		halfClose(t, r.client)
 		hearEnd(t, r.backend)
 		started := time.Now()
-		for time.Since(started) < 250*time.Millisecond {
+		for time.Since(started) < 900*time.Millisecond {
 			say(t, r.backend, "b")
 			hear(t, r.client, "b")
 		}
