@@ -447,6 +447,14 @@ func TestInUse(t *testing.T) {
 	second.run(login)
 }
 
+// TestBackAtOnce: who has the answer to QUIT may log in again.
+func TestBackAtOnce(t *testing.T) {
+	f := newFixture(t, Options{AllowClear: true})
+	for range 50 {
+		f.open().run("S: +OK *\n" + login + "C: QUIT\nS: +OK *\n")
+	}
+}
+
 // TestNoUpdate: only QUIT deletes.
 func TestNoUpdate(t *testing.T) {
 	all := []backend.UID{1, 2, 3}

@@ -71,6 +71,7 @@ func (s *session) run(ctx context.Context, implicit bool) {
 	defer s.conn.Close()
 	defer s.leave()
 	err := s.serve(ctx, implicit)
+	s.leave() // before QUIT is answered: the client may be back at once
 	s.conn.Flush()
 	user := ""
 	if s.user != nil {
@@ -90,6 +91,7 @@ func (s *session) run(ctx context.Context, implicit bool) {
 func (s *session) leave() {
 	if s.drop != nil {
 		s.srv.release(s.user.Account())
+		s.drop = nil
 	}
 }
 

@@ -2,9 +2,12 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"switchyard/backend"
 
 	"go.uber.org/zap"
 )
@@ -127,8 +130,8 @@ func (q *Queue) settle(ctx context.Context, e *entry) error {
 	}
 	switch {
 	case e.finished():
-		if err := q.store.QueueDelete(ctx, e.id); err != nil {
-			return err
+		if err := q.store.QueueDelete(ctx, e.id); err != nil && !errors.Is(err, backend.ErrNoMessage) {
+			return err // ErrNoMessage: an attempt of unknown outcome deleted it
 		}
 		e.gone = true
 		q.forget(e)

@@ -82,6 +82,13 @@ func (d *disk) QueueUpdate(_ context.Context, id uint64, entry []byte) error {
 }
 
 func (d *disk) QueueDelete(_ context.Context, id uint64) error {
+	d.mu.Lock()
+	_, ok := d.entries[id]
+	ok = ok || d.dead
+	d.mu.Unlock()
+	if !ok {
+		return backend.ErrNoMessage
+	}
 	return d.change(func() { delete(d.entries, id); delete(d.bodies, id) })
 }
 
