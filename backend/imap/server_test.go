@@ -22,7 +22,6 @@ import (
 	"switchyard/backend/access"
 	"switchyard/backend/store"
 	"switchyard/internal/server"
-	"switchyard/internal/tlsconf"
 	"switchyard/lookup"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -67,6 +66,7 @@ func (d *directory) Check(ctx context.Context, c lookup.Credentials) (lookup.Acc
 // fixture is a server on loopback over a store in memory.
 type fixture struct {
 	addr  string
+	srv   *Server
 	store *store.Store
 	dir   *directory
 	logs  *observer.ObservedLogs
@@ -110,6 +110,7 @@ func start(t testing.TB, o Options, wraps ...wrap) *fixture {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	srv := New(gate, o)
+	f.srv = srv
 	go func() { done <- server.Run(ctx, ln, server.Options{Logger: o.Logger}, srv.Serve) }()
 	stopped := false
 	f.stop = func() {
@@ -185,5 +186,3 @@ func testTLS(t testing.TB) (srv, client *tls.Config) {
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-var _ = tlsconf.Off
