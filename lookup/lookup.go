@@ -36,6 +36,10 @@ var (
 	// ErrRejected is Check's "no": the credentials are wrong, or nobody has
 	// that name. Callers cannot tell which, and must not.
 	ErrRejected = errors.New("credentials rejected")
+
+	// ErrNoFeed is a Watcher's answer when its directory cannot tell of
+	// changes after all: an old server, a server without the extension.
+	ErrNoFeed = errors.New("directory has no feed of changes")
 )
 
 // Unavailable wraps cause so that errors.Is(err, ErrUnavailable) holds. The
