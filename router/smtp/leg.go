@@ -287,8 +287,8 @@ const quitTimeout = time.Second
 // stuffer doubles the dot at the start of a line. What goes through it has its
 // CRs and LFs in pairs.
 type stuffer struct {
-	w    io.Writer
-	last byte // of what was written; zero: nothing yet
+	w   io.Writer
+	mid bool // what was written does not end a line
 }
 
 var lfDot = []byte("\n.")
@@ -296,7 +296,7 @@ var lfDot = []byte("\n.")
 func (s *stuffer) Write(p []byte) (n int, err error) {
 	for n < len(p) {
 		rest := p[n:]
-		if rest[0] == '.' && (s.last == '\n' || s.last == 0) {
+		if rest[0] == '.' && !s.mid {
 			if _, err := s.w.Write(rest[:1]); err != nil {
 				return n, err
 			}
@@ -309,7 +309,7 @@ func (s *stuffer) Write(p []byte) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		s.last = rest[len(rest)-1]
+		s.mid = rest[len(rest)-1] != '\n'
 	}
 	return n, nil
 }
@@ -318,7 +318,7 @@ func (s *stuffer) Write(p []byte) (n int, err error) {
 // CRLF.
 func (s *stuffer) end() error {
 	end := ".\r\n"
-	if s.last != '\n' && s.last != 0 {
+	if s.mid {
 		end = "\r\n.\r\n"
 	}
 	_, err := io.WriteString(s.w, end)
