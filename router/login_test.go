@@ -11,6 +11,7 @@ import (
 
 	"switchyard/internal/origin"
 	"switchyard/internal/server"
+	"switchyard/internal/tlsconf"
 	"switchyard/lookup"
 	"switchyard/router"
 	"switchyard/router/routertest"
@@ -189,5 +190,39 @@ func TestBelieve(t *testing.T) {
 			}
 			p.Session()
 		})
+	}
+}
+
+// TestTrustBehindABalancer: the balancer's own address lends nobody trust.
+func TestTrustBehindABalancer(t *testing.T) {
+	for name, c := range map[string]struct{ header, want string }{
+		"a client":           {"PROXY TCP4 203.0.113.5 198.51.100.1 50000 993", "203.0.113.5"},
+		"a proxy of ours":    {"PROXY TCP4 127.0.0.9 198.51.100.1 50000 993", "192.0.2.9"},
+		"nobody knows whose": {"PROXY UNKNOWN", "127.0.0.1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config()
+			cfg.Listener = router.Listener{ProxyProtocol: true, ProxyNetworks: loopback, TrustedProxies: loopback}
+			got := make(chan believed, 1)
+			cfg.Protocol = believer{[]origin.Origin{{Client: netip.MustParseAddrPort("192.0.2.9:1")}}, got}
+			p := routertest.Start(t, cfg)
+			p.Play("C: " + c.header + "\nEOF")
+			if b := <-got; b.client != c.want {
+				t.Errorf("got %s, want %s", b.client, c.want)
+			}
+			p.Session()
+		})
+	}
+}
+
+func TestServeRefusesHalfAListener(t *testing.T) {
+	r := router.New(directory(), nil, router.Options{})
+	for name, l := range map[string]router.Listener{
+		"no protocol": {},
+		"no TLS":      {Protocol: talk{}, TLS: tlsconf.Implicit},
+	} {
+		if err := r.Serve(t.Context(), routertest.NewPipes(), l); err == nil {
+			t.Errorf("%s: served", name)
+		}
 	}
 }

@@ -16,6 +16,7 @@ package router
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -191,8 +192,14 @@ type Listener struct {
 
 // Serve accepts connections from ln and runs their sessions until ctx ends;
 // then it closes ln, lets the sessions say goodbye within the grace period, and
-// returns nil. It returns an error only if ln fails for good.
+// returns nil. It returns an error if ln fails for good, or l is incomplete.
 func (r *Router) Serve(ctx context.Context, ln net.Listener, l Listener) error {
+	if l.Protocol == nil {
+		return fmt.Errorf("listener %q has no protocol", l.Name)
+	}
+	if l.TLS != tlsconf.Off && l.Config == nil {
+		return fmt.Errorf("listener %q has no TLS configuration", l.Name)
+	}
 	o := server.Options{MaxSessions: l.MaxSessions, Grace: r.o.Grace, Logger: r.o.Logger}
 	return server.Run(ctx, ln, o, func(ctx context.Context, nc net.Conn) { r.serve(ctx, nc, &l) })
 }
@@ -207,6 +214,7 @@ func (r *Router) serve(ctx context.Context, nc net.Conn, l *Listener) {
 		router: r, listener: l, proto: l.Protocol.Name(), started: now,
 		ttl: origin.DefaultTTL - 1, admitted: func() {},
 	}
+	s.peer = s.Client.Addr()
 	s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
 	conn.SetDeadline(now.Add(r.o.LoginTimeout))
 	s.release = conn.Bind(ctx)
@@ -249,13 +257,14 @@ func (r *Router) readHeader(nc net.Conn, s *Session) error {
 	if !contains(s.listener.ProxyNetworks, s.Client.Addr()) {
 		return errNotBalancer
 	}
-	if err := nc.SetReadDeadline(time.Now().Add(r.o.HeaderTimeout)); err != nil {
+	if err := nc.SetReadDeadline(time.Now().Add(min(r.o.HeaderTimeout, r.o.LoginTimeout))); err != nil {
 		return err
 	}
 	h, err := admit.ReadHeader(nc)
 	if err != nil {
 		return headerError(err)
 	}
+	s.peer = h.Client.Addr() // invalid when the header names nobody
 	if !h.Own {
 		s.Client, s.Local = h.Client, h.Local
 		s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))

@@ -28,8 +28,9 @@ type Session struct {
 	listener *Listener
 	proto    string
 	started  time.Time
-	ttl      int  // proxies that may still follow, this one not counted
-	believed bool // an identity has been taken over already
+	peer     netip.Addr // who speaks to us: the socket's address, or a PROXY header's; invalid when not known
+	ttl      int        // proxies that may still follow, this one not counted
+	believed bool       // an identity has been taken over already
 
 	admitted func()      // gives the place before login back; may be called twice
 	release  func() bool // ends Conn's bond with the context
@@ -86,9 +87,10 @@ func (s *Session) Admit() {
 }
 
 // Trusted reports whether the connection comes from a proxy of ours, whose word
-// about the client may be believed. The socket's own address decides.
+// about the client may be believed. The socket's own address decides, or what a
+// PROXY header says: behind a balancer every connection has the balancer's.
 func (s *Session) Trusted() bool {
-	return contains(s.listener.TrustedProxies, s.Conn.RemoteAddr().Addr())
+	return contains(s.listener.TrustedProxies, s.peer)
 }
 
 // Believe takes over what another proxy says about the client (IMAP ID,

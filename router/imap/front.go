@@ -17,10 +17,10 @@ var errOver = errors.New("session is over")
 
 // front is the client's side of a session.
 type front struct {
-	s      *router.Session
-	conn   *wire.Conn
-	bad    int
-	joined bool
+	s     *router.Session
+	conn  *wire.Conn
+	bad   int
+	quiet bool // nothing of ours may be written any more: TLS or the backend has the word
 }
 
 // run greets the client and answers its commands until it logs in or leaves.
@@ -133,7 +133,12 @@ func (f *front) startTLS(ctx context.Context, c *command) error {
 	if err := f.conn.Line("%s OK Begin TLS negotiation now", c.tag); err != nil {
 		return err
 	}
-	return f.s.StartTLS(ctx)
+	f.quiet = true
+	if err := f.s.StartTLS(ctx); err != nil {
+		return err
+	}
+	f.quiet = false
+	return nil
 }
 
 // login answers LOGIN (RFC 9051 §6.2.3).
@@ -186,7 +191,7 @@ func (f *front) enter(ctx context.Context, c *command, authzid, user, password s
 		f.conn.Printf("%s\r\n", line)
 	}
 	f.conn.Printf("%s %s\r\n", c.tag, welcome.ok)
-	f.joined = true
+	f.quiet = true
 	if err := f.s.Join(ctx, b); err != nil {
 		return err
 	}

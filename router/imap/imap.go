@@ -64,7 +64,7 @@ func (*Protocol) Serve(ctx context.Context, s *router.Session) error {
 	f := &front{s: s, conn: s.Conn}
 	err := f.run(ctx)
 	switch {
-	case err == nil || f.joined:
+	case err == nil || f.quiet:
 	case errors.Is(err, server.ErrShutdown):
 		s.Goodbye("* BYE [UNAVAILABLE] Shutting down, try again later")
 	case wire.IsTimeout(err):

@@ -20,11 +20,11 @@ var errBad = errors.New("bad command")
 
 // front is the client's side of a session.
 type front struct {
-	s      *router.Session
-	conn   *wire.Conn
-	user   string // USER's argument, for PASS
-	bad    int
-	joined bool
+	s     *router.Session
+	conn  *wire.Conn
+	user  string // USER's argument, for PASS
+	bad   int
+	quiet bool // nothing of ours may be written any more: TLS or the backend has the word
 }
 
 // run greets the client and answers its commands until it logs in or leaves.
@@ -125,7 +125,12 @@ func (f *front) startTLS(ctx context.Context) error {
 	if err := f.conn.Line("+OK Begin TLS negotiation now"); err != nil {
 		return err
 	}
-	return f.s.StartTLS(ctx)
+	f.quiet = true
+	if err := f.s.StartTLS(ctx); err != nil {
+		return err
+	}
+	f.quiet = false
+	return nil
 }
 
 // xclient takes over what another proxy of ours says about its client. To
@@ -208,7 +213,7 @@ func (f *front) enter(ctx context.Context, authzid, user, password string) error
 	}
 	defer b.Close()
 	f.conn.Printf("%s\r\n", welcome)
-	f.joined = true
+	f.quiet = true
 	if err := f.s.Join(ctx, b); err != nil {
 		return err
 	}

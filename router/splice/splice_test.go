@@ -350,7 +350,7 @@ func TestReset(t *testing.T) {
 
 func TestBulk(t *testing.T) {
 	both(t, func(t *testing.T, withTLS bool) {
-		const size = 8 << 20
+		const size = 4 << 20
 		r := join(t, withTLS, Options{Idle: time.Minute})
 		data := make([]byte, size)
 		rand.Read(data)
