@@ -71,10 +71,10 @@ func (u *user) add(ctx context.Context, plan func(*tx) error) error {
 	u.waiting.mu.Unlock()
 	select {
 	case u.lock <- struct{}{}:
+		defer u.unlock()
 		for !w.isDone() {
 			u.addTogether()
 		}
-		u.unlock()
 	case <-w.done:
 	case <-ctx.Done():
 		if u.waiting.remove(w) {
@@ -152,6 +152,12 @@ func (t *tx) commit() error {
 	if err := t.write(sh, record); err != nil {
 		return err
 	}
+	shown := false
+	defer func() {
+		if !shown { // a panic, too, must not leave others waiting
+			sh.fail(record.Seq, errNotShown)
+		}
+	}()
 	// In the log's order, since what is applied is remembered as one number.
 	if err := sh.await(record.Seq); err != nil {
 		return err
@@ -163,8 +169,13 @@ func (t *tx) commit() error {
 	}
 	t.publish()
 	sh.done(record.Seq)
+	shown = true
 	return nil
 }
+
+// errNotShown says that a change is in the log, and in the state only after
+// the next start.
+var errNotShown = errors.New("a change broke off behind the log")
 
 // write makes the record durable, here and with the Replicator.
 func (t *tx) write(sh *shard, record *effect.Record) error {

@@ -163,6 +163,7 @@ var crashOptions = Options{SegmentLimit: 3000, LogKeep: 64, CacheMessages: 1000}
 // store must show exactly the state after the steps that were answered, or with
 // the one that was under way; and a delivery sent again is never there twice.
 func TestCrashAtEverySync(t *testing.T) {
+	t.Parallel()
 	fs := newCrashFS(vfs.NewCrashableMem())
 	var mu sync.Mutex
 	var moments []moment
@@ -242,6 +243,7 @@ func checkMoment(t *testing.T, m moment, steps []step, states []string, half *in
 // TestCrashTogether has several sessions deliver at once, pulls the plug at
 // every tenth sync, and sends everything again after each.
 func TestCrashTogether(t *testing.T) {
+	t.Parallel()
 	fs := newCrashFS(vfs.NewCrashableMem())
 	s := openStore(t, fs, crashOptions)
 	createUser(t, s, bob)

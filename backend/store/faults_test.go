@@ -185,6 +185,7 @@ func TestReserve(t *testing.T) {
 // there is none left to fail. Whatever was refused is not there; whatever was
 // not, is.
 func TestWriteFaultSweep(t *testing.T) {
+	t.Parallel()
 	for n := int32(0); ; n++ {
 		mem := vfs.NewMem()
 		var count atomic.Int32

@@ -89,7 +89,8 @@ func child(dir string) {
 // TestKill kills a process that uses a store on the disk, again and again, and
 // looks each time at what its answers promised.
 func TestKill(t *testing.T) {
-	rounds := 20
+	t.Parallel()
+	const rounds = 20
 	dir := t.TempDir()
 	exe, err := os.Executable()
 	if err != nil {
@@ -110,7 +111,7 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		lines, quit := bufio.NewScanner(out), 20+rand.IntN(150)
+		lines, quit := bufio.NewScanner(out), 20+rand.IntN(100)
 		for n := 0; lines.Scan(); n++ {
 			f := strings.Fields(lines.Text())
 			switch f[0] {

@@ -49,8 +49,7 @@ type Store struct {
 	live     live
 	queue    *user // owner of the node's queue
 
-	gate   sync.RWMutex // held for reading by every call
-	closed bool         // guarded by gate
+	gate gate
 
 	sweeping sync.WaitGroup
 	stop     chan struct{}
@@ -167,27 +166,59 @@ func (l pebbleLog) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
+// gate counts the calls under way. A call may be made within another (from
+// QueueScan's function, say).
+type gate struct {
+	mu     sync.Mutex
+	calls  int
+	closed bool
+	empty  chan struct{} // made by close, closed when no call is left
+}
+
 // enter begins a call, which ends with the returned function. After Close it
 // is ErrBusy.
 func (s *Store) enter() (leave func(), err error) {
-	s.gate.RLock()
-	if s.closed {
-		s.gate.RUnlock()
+	g := &s.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
 		return nil, backend.ErrBusy
 	}
-	return s.gate.RUnlock, nil
+	g.calls++
+	return g.leave, nil
+}
+
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.calls--; g.closed && g.calls == 0 {
+		close(g.empty)
+	}
+}
+
+// close refuses later calls and waits for those under way. It reports whether
+// the gate was open.
+func (g *gate) close() bool {
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return false
+	}
+	g.closed, g.empty = true, make(chan struct{})
+	if g.calls == 0 {
+		close(g.empty)
+	}
+	g.mu.Unlock()
+	<-g.empty
+	return true
 }
 
 // Close waits for the calls under way, refuses later ones with
 // backend.ErrBusy, and closes the files. Bodies that are open stay readable.
 func (s *Store) Close() error {
-	s.gate.Lock()
-	if s.closed {
-		s.gate.Unlock()
+	if !s.gate.close() {
 		return nil
 	}
-	s.closed = true
-	s.gate.Unlock()
 	close(s.stop)
 	s.sweeping.Wait()
 	return s.release()

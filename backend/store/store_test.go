@@ -69,6 +69,37 @@ func bodyOf(t testing.TB, u backend.User, mailbox backend.GUID, uid backend.UID)
 	return string(text)
 }
 
+// TestCloseWaits: Close waits for a call under way; one made within it is
+// refused then, not stuck.
+func TestCloseWaits(t *testing.T) {
+	s := openStore(t, vfs.NewMem(), Options{})
+	for n := range byte(2) {
+		if _, err := s.QueueAdd(t.Context(), []byte{n}, bytes.NewReader(nil), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed := make(chan error, 1)
+	err := s.QueueScan(t.Context(), func(id uint64, _ []byte) bool {
+		if id == 1 {
+			go func() { closed <- s.Close() }()
+			waitUntil(t, "closing begins", func() bool { _, err := s.QueueBody(t.Context(), 1); return err != nil })
+			return true
+		}
+		if _, err := s.QueueBody(t.Context(), id); !errors.Is(err, backend.ErrBusy) {
+			t.Errorf("a call while closing: %v", err)
+		}
+		select {
+		case <-closed:
+			t.Error("Close did not wait")
+		default:
+		}
+		return true
+	})
+	if err != nil || <-closed != nil || s.Close() != nil {
+		t.Errorf("scan: %v", err)
+	}
+}
+
 // TestComesBack delivers, closes, opens, and reads.
 func TestComesBack(t *testing.T) {
 	fs := vfs.NewMem()
