@@ -34,14 +34,14 @@ func FuzzSession(f *testing.F) {
 		var said bytes.Buffer
 		wg.Go(func() { io.Copy(&said, client) })
 		if loggedIn {
-			io.WriteString(client, "zz LOGIN ada@example.test secret\r\n")
+			io.WriteString(client, "q7f3e9 LOGIN ada@example.test secret\r\n")
 		}
 		io.WriteString(client, text)
-		io.WriteString(client, "\r\nzz LOGOUT\r\n")
+		io.WriteString(client, "\r\nq7f3e9 LOGOUT\r\n")
 		client.Close()
 		wg.Wait()
 		for line := range strings.SplitSeq(said.String(), "\r\n") {
-			rest, tagged := strings.CutPrefix(line, "zz ")
+			rest, tagged := strings.CutPrefix(line, "q7f3e9 ")
 			if tagged && !strings.HasPrefix(rest, "OK ") && !strings.HasPrefix(rest, "NO ") && !strings.HasPrefix(rest, "BAD ") {
 				t.Fatalf("got %q", line)
 			}

@@ -16,6 +16,7 @@ type listing struct {
 	subscribed, special, recursive bool // selection options
 	reference                      string
 	patterns                       []string
+	bytes                          int // of the patterns
 	showSubscribed                 bool
 	statusItems                    []string
 }
@@ -96,18 +97,15 @@ func (s *session) listArguments() (listing, error) {
 	return l, s.lex.End()
 }
 
-// maxPatterns and maxPattern bound what a LIST compares.
-const (
-	maxPatterns = 20
-	maxPattern  = 1000
-)
+// maxPatterns bounds what a LIST compares: the bytes of all its patterns.
+const maxPatterns = 1000
 
 func (s *session) pattern(l *listing) error {
 	p, err := s.lex.Pattern(s.out.UTF8)
 	if err != nil {
 		return err
 	}
-	if len(l.patterns) == maxPatterns || len(l.reference)+len(p) > maxPattern {
+	if l.bytes += len(l.reference) + len(p) + 1; l.bytes > maxPatterns {
 		return syntax.Errorf("More or longer patterns than the server compares")
 	}
 	if p != "" || l.extended {

@@ -43,9 +43,6 @@ func (s *session) answer(err error) (reply, error) {
 	var refused *syntax.Refused
 	switch {
 	case errors.As(err, &end):
-		if end == errLogout {
-			return reply{"OK", "", "Goodbye"}, nil
-		}
 		return reply{}, end
 	case errors.As(err, &mistake):
 		return reply{"BAD", "", mistake.Text}, nil

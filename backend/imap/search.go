@@ -136,6 +136,9 @@ func (s *session) find(ctx context.Context, key syntax.Key) ([]int, error) {
 	match := s.compile(key).test
 	var found []int
 	for i, m := range s.box.known.All() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		c := candidate{session: s, ctx: ctx, position: i, Message: m}
 		hit, err := match(&c)
 		c.close()

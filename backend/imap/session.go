@@ -103,13 +103,17 @@ func (s *session) run(ctx context.Context) *ending {
 	if err := s.greet(ctx); err != nil {
 		return asEnding(err)
 	}
+	// A command that has begun is finished: ctx's end reaches it only after
+	// finishTimeout.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(finishTimeout, cancel) })()
 	for {
 		line, err := s.in.first(ctx)
 		if err != nil {
 			return asEnding(err)
 		}
-		// A command that has begun is finished: ctx's end does not reach it.
-		if err := s.command(context.WithoutCancel(ctx), line); err != nil {
+		if err := s.command(work, line); err != nil {
 			return asEnding(err)
 		}
 	}
@@ -134,6 +138,10 @@ func (s *session) bye(e *ending) {
 	s.conn.Line("* BYE %s", e.bye)
 }
 
+// finishTimeout is how long a command may go on when the server stops; it is
+// shorter than the grace of internal/server.
+const finishTimeout = 4 * time.Second
+
 // byeTimeout bounds the last write.
 const byeTimeout = 2 * time.Second
 
@@ -143,10 +151,6 @@ func (s *session) command(ctx context.Context, line []byte) error {
 	s.then = nil
 	cmd, r, err := s.dispatch(ctx)
 	if err != nil {
-		var fatal *ending
-		if errors.As(err, &fatal) && fatal != errLogout {
-			return fatal
-		}
 		if r, err = s.answer(err); err != nil {
 			return err
 		}

@@ -47,12 +47,18 @@ func (s *session) runStore(ctx context.Context, byUID bool) (reply, error) {
 		return reply{}, err
 	}
 	s.learn(now)
+	slices.Sort(held)
 	for i := range now {
 		m := &now[i]
-		if slices.Contains(held, m.UID) {
-			continue
-		}
 		visible := !cmd.silent || surprising(old, m, cmd.change)
+		if _, kept := slices.BinarySearch(held, m.UID); kept {
+			// Not changed by us: the client is told what it did not know.
+			i, _ := old.Find(m.UID)
+			visible = old.At(i).ModSeq != m.ModSeq
+			if !visible {
+				continue
+			}
+		}
 		if visible || s.condstore {
 			s.sendChange(m, visible)
 		}

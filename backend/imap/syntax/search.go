@@ -11,6 +11,7 @@ import (
 const (
 	maxSearchDepth = 50
 	maxSearchKeys  = 2000
+	maxSearchTexts = 100 // keys that read messages
 )
 
 // Op is what a search key asks.
@@ -107,9 +108,10 @@ func (s *Search) KnownCharset() bool {
 
 type searchParser struct {
 	*Lexer
-	s    Search
-	keys int
-	odd  bool // a string is not UTF-8
+	s     Search
+	keys  int
+	texts int
+	odd   bool // a string is not UTF-8
 }
 
 // head reads RETURN (…) and CHARSET, when they are there, and the space
@@ -303,6 +305,9 @@ func takesArgument(name string) bool {
 
 // text reads a string to search for.
 func (p *searchParser) text(k Key) (Key, error) {
+	if p.texts++; p.texts > maxSearchTexts {
+		return k, Errorf("more than %d search strings", maxSearchTexts)
+	}
 	s, err := p.AString()
 	k.Text = s
 	if !utf8.ValidString(s) {
