@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"switchyard/internal/wire"
 	"switchyard/lookup"
 )
 
@@ -291,7 +292,7 @@ func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit t
 	for {
 		conn, err := u.get(ctx)
 		if err != nil {
-			return u.failed(ctx, time.Since(start), err)
+			return u.failed(ctx, start, err)
 		}
 		line, err := q.request.Line(conn.ext.encoded)
 		if err != nil {
@@ -308,12 +309,12 @@ func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit t
 			return err
 		}
 		conn.close()
-		if conn.used && ctx.Err() == nil && *sends > 0 && !errors.Is(err, errGarbage) {
+		if conn.used && ctx.Err() == nil && *sends > 0 && !wire.IsTimeout(err) && !errors.Is(err, errGarbage) {
 			// It lay idle and the server closed it meanwhile, most likely
 			// since it was restarted; then the others are dead as well.
 			u.closeIdle(false)
 			continue
 		}
-		return u.failed(ctx, time.Since(start), err)
+		return u.failed(ctx, start, err)
 	}
 }

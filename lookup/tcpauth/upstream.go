@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"switchyard/internal/wire"
 )
 
 // minBackoff is how long a server is left alone after its first failure.
@@ -24,7 +26,8 @@ type upstream struct {
 	mu       sync.Mutex
 	idle     []*conn // the newest last
 	closed   bool    // nothing is kept any more
-	failures int     // one after another
+	answered time.Time
+	failures int // one after another
 	until    time.Time
 	reason   error
 }
@@ -103,7 +106,7 @@ func (u *upstream) closeIdle(forever bool) {
 func (u *upstream) succeeded() {
 	u.mu.Lock()
 	again := u.failures > 0
-	u.failures, u.reason = 0, nil
+	u.failures, u.reason, u.answered = 0, nil, time.Now()
 	u.mu.Unlock()
 	if again {
 		u.opts.Logger.Info("tcpauth server is back", zap.String("node", u.address))
@@ -114,13 +117,20 @@ func (u *upstream) succeeded() {
 // caller that gave up earlier says nothing about the server.
 const fairTime = time.Second
 
-// failed counts a failure of the server, after an attempt of that length, and
-// leaves it alone for a while. It returns err.
-func (u *upstream) failed(ctx context.Context, took time.Duration, err error) error {
-	if ctx.Err() != nil && took < min(fairTime, u.opts.Attempt) {
+// failed counts a failure of the server, in an attempt that began at start, and
+// leaves it alone for a while. A server that answered others meanwhile is only
+// slow with this one, as with a password when many are to be hashed, and is not
+// left alone for it. It returns err.
+func (u *upstream) failed(ctx context.Context, start time.Time, err error) error {
+	timedOut := ctx.Err() != nil || wire.IsTimeout(err)
+	if timedOut && time.Since(start) < min(fairTime, u.opts.Attempt) {
 		return err
 	}
 	u.mu.Lock()
+	if timedOut && u.answered.After(start) {
+		u.mu.Unlock()
+		return err
+	}
 	backoff := min(minBackoff<<min(u.failures, 16), u.opts.MaxBackoff)
 	// Jitter keeps many proxies from coming back at the same moment.
 	u.until = time.Now().Add(backoff/2 + rand.N(backoff/2+1))
