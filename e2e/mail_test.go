@@ -229,3 +229,12 @@ func subjects(messages [][]byte) []string {
 	slices.Sort(out)
 	return out
 }
+
+// wantSubjects checks the subjects in an account's INBOX.
+func (c *cluster) wantSubjects(t testing.TB, a harness.Account, want ...string) error {
+	t.Helper()
+	if got := subjects(c.inbox(t, c.Proxies[1], a)); !slices.Equal(got, want) {
+		return fmt.Errorf("the subjects are %q, want %q", got, want)
+	}
+	return nil
+}

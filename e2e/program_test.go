@@ -16,19 +16,30 @@ var packages = map[string]string{"mbsync": "isync"}
 // and fails in CI.
 func program(t testing.TB, name string) {
 	t.Helper()
-	_, err := exec.LookPath(name)
-	if err == nil {
+	if _, err := exec.LookPath(name); err == nil {
 		return
 	}
-	pkg := name
 	if p, ok := packages[name]; ok {
-		pkg = p
+		missing(t, name, p)
 	}
-	hint := "sudo apt-get install " + pkg
+	missing(t, name, name)
+}
+
+// perlModule makes sure that a Perl module is there.
+func perlModule(t testing.TB, name, pkg string) {
+	t.Helper()
+	if err := exec.Command("perl", "-M"+name, "-e", "1").Run(); err != nil {
+		missing(t, name, pkg)
+	}
+}
+
+// missing ends a test that needs a Debian package.
+func missing(t testing.TB, name, pkg string) {
+	t.Helper()
 	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed; %s", name, hint)
+		t.Fatalf("%s is not installed; sudo apt-get install %s", name, pkg)
 	}
-	t.Skipf("%s is not installed; %s", name, hint)
+	t.Skipf("%s is not installed; sudo apt-get install %s", name, pkg)
 }
 
 // job is one run of a program.
