@@ -212,9 +212,7 @@ func (l *leg) deliver(trace string, message io.Reader) []smtpd.Reply {
 	l.Conn.SetIdle(l.o.ReplyTimeout)
 	r, err := l.ask("DATA")
 	if err == nil && r.Code != 354 {
-		// Nothing was sent and nothing was taken.
-		l.lost = r.Code == 421 || r.Positive()
-		return smtpd.Repeat(final(r), l.accepted)
+		return l.unsent(r)
 	}
 	if err == nil {
 		err = l.send(trace, message)
@@ -231,6 +229,16 @@ func (l *leg) deliver(trace string, message io.Reader) []smtpd.Reply {
 	return answers
 }
 
+// unsent answers for a message that the backend did not want to hear. A yes to
+// what was not sent is no yes.
+func (l *leg) unsent(r smtpd.Reply) []smtpd.Reply {
+	l.lost = r.Code == 421 || !r.Temporary() && !r.Permanent()
+	if l.lost {
+		r = smtpd.Reply{}
+	}
+	return smtpd.Repeat(final(r), l.accepted)
+}
+
 // readAnswers reads an answer for each recipient, within FinalTimeout for all.
 func (l *leg) readAnswers(answers []smtpd.Reply) error {
 	l.Conn.SetIdle(l.o.FinalTimeout)
@@ -242,7 +250,7 @@ func (l *leg) readAnswers(answers []smtpd.Reply) error {
 			return err
 		}
 		answers[i] = final(r)
-		if r.Code == 421 {
+		if r.Code == 421 || r.Code/100 == 3 {
 			return l.refused("message", r)
 		}
 	}
