@@ -50,9 +50,9 @@ func (n Needle) In(r io.Reader) (bool, error) {
 		return true, nil
 	}
 	src := &source{r: r}
-	folded := textReader(transform.NewReader(src, folding()))
+	folded := transform.NewReader(src, folding())
 	keep := len(n.folded) - 1
-	window := make([]byte, 0, keep+16<<10)
+	window := make([]byte, 0, keep+4<<10)
 	for {
 		got, err := folded.Read(window[len(window):cap(window)])
 		window = window[:len(window)+got]

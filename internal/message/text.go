@@ -1,7 +1,6 @@
 package message
 
 import (
-	"bufio"
 	"encoding/base64"
 	"io"
 	"mime"
@@ -150,6 +149,3 @@ func (a *alphabet) Read(p []byte) (int, error) {
 	}
 	return 0, io.EOF
 }
-
-// textReader buffers for the folding in match.go.
-func textReader(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, 16<<10) }
