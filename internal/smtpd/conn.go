@@ -45,6 +45,11 @@ const (
 	maxInput = wire.MaxSASL + 64
 )
 
+// maxHold is how long an answer may wait for the rest of its batch: the client's
+// patience is counted from its command, and each of a hundred recipients may
+// take a while.
+const maxHold = time.Second
+
 // goodbyeTimeout bounds the last write to a client whose time is over.
 const goodbyeTimeout = time.Second
 
@@ -71,7 +76,8 @@ type Conn struct {
 	utf8     bool // the transaction's SMTPUTF8
 	accepted int  // its recipients
 
-	pending  []byte // a command that was read within a message, to be run next
+	held     time.Time // since when answers wait in the buffer; zero: there are none
+	pending  []byte    // a command that was read within a message, to be run next
 	mistakes int
 	failures int
 }
@@ -181,7 +187,7 @@ func (c *Conn) read(ctx context.Context) ([]byte, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if !c.waiting() {
+	if !c.waiting() || !c.held.IsZero() && time.Since(c.held) > maxHold {
 		if err := c.flush(ctx); err != nil {
 			return nil, err
 		}
@@ -202,6 +208,7 @@ func (c *Conn) flush(ctx context.Context) error {
 		c.wire.Resume()
 		c.wire.SetIdle(goodbyeTimeout)
 	}
+	c.held = time.Time{}
 	return c.wire.Flush()
 }
 
@@ -209,6 +216,9 @@ func (c *Conn) flush(ctx context.Context) error {
 func (c *Conn) answer(r Reply) {
 	var room [128]byte
 	c.wire.Write(r.append(room[:0]))
+	if c.held.IsZero() {
+		c.held = time.Now()
+	}
 }
 
 func (c *Conn) say(code int, enhanced, text string) { c.answer(Reply{code, enhanced, text}) }

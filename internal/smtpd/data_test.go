@@ -232,6 +232,22 @@ func TestTimeoutInData(t *testing.T) {
 	}
 }
 
+// Answers do not wait long for the rest of their batch.
+func TestSlowBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := startPipe(t, Options{}, plain(&fake{}))
+		p.run("S: 220 *\nC: HELO x\nS: 250 *")
+		begin := time.Now()
+		go io.WriteString(p.conn, "MAIL FROM:<a@x.test>\r\n"+strings.Repeat("RCPT TO:<slow@x.test>\r\n", 10)+"QUIT\r\n")
+		p.run("S: 250 *\nS: 250 *")
+		if took := time.Since(begin); took > 3*time.Second {
+			t.Errorf("the first answer came after %v", took)
+		}
+		p.run(strings.Repeat("S: 250 *\n", 9) + "S: 221 *")
+		p.result()
+	})
+}
+
 // The time for a message is counted for each wait and not for the whole.
 func TestSteadyWriterIsNotCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -45,6 +45,8 @@ func (f *fake) Rcpt(_ context.Context, to Path, p RcptParams) error {
 	switch to.Local {
 	case "nobody":
 		return NewReply(550, "5.1.1", "no such user")
+	case "slow":
+		time.Sleep(2 * time.Second)
 	case "later":
 		return NewReply(451, "4.4.3", "not now")
 	}
