@@ -119,3 +119,11 @@ func TestSecretForms(t *testing.T) {
 		}
 	}
 }
+
+// counts is an error unless there are as many as wanted.
+func counts(got, want int) error {
+	if got != want {
+		return fmt.Errorf("there are %d, want %d", got, want)
+	}
+	return nil
+}
