@@ -413,3 +413,24 @@ func TestStrangersIdentity(t *testing.T) {
 		t.Errorf("got %v", line)
 	}
 }
+
+// TestPanic holds that a session that panics ends alone.
+func TestPanic(t *testing.T) {
+	f := start(t, Options{}, func(s backend.Store) backend.Store {
+		return &hooks{Store: s, structure: func() (*message.Part, error) { panic("a bug") }}
+	})
+	f.append(t, "ada", "INBOX", testMessage(t, "plain.eml"))
+	other, r := connect(t, f), connect(t, f)
+	for _, s := range []*raw{other, r} {
+		s.do("LOGIN ada@example.test secret", "OK")
+		s.do("SELECT INBOX", "OK")
+	}
+	r.send("x FETCH 1 ENVELOPE\r\n")
+	if all, err := io.ReadAll(r.r); err != nil || len(all) > 0 {
+		t.Errorf("got %q, %v", all, err)
+	}
+	other.do("FETCH 1 FLAGS", "OK")
+	if f.logs.FilterMessage("session panicked").Len() != 1 {
+		t.Error("no word of it in the log")
+	}
+}

@@ -99,8 +99,7 @@ func (p *parser) body(part *Part, depth int) (edge, error) {
 // multipart's body, to no part.
 func (p *parser) multipart(part *Part, depth int) (edge, error) {
 	level := len(p.bounds)
-	boundary, _ := param(part.Params, "boundary")
-	p.bounds = append(p.bounds, boundary)
+	p.bounds = append(p.bounds, paramJoined(part.Params, "boundary"))
 	at, err := p.skip()
 	for err == nil && at.level == level && !at.closing {
 		if p.parts >= maxParts {
@@ -249,7 +248,7 @@ func (part *Part) describeType(f fields, digest bool) {
 		part.Params = []Param{{"charset", "us-ascii"}}
 	}
 	if part.Type == "multipart" {
-		if b, ok := param(part.Params, "boundary"); !ok || b == "" || len(b) > maxBoundary {
+		if b := paramJoined(part.Params, "boundary"); b == "" || len(b) > maxBoundary {
 			part.Type, part.Subtype = "text", "plain"
 			part.Params = []Param{{"charset", "us-ascii"}}
 		}

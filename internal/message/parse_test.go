@@ -151,6 +151,8 @@ func TestStructure(t *testing.T) {
 		"header meets edge":    {multi("--b\r\nContent-Type: text/html\r\n--b\r\n\r\n--b--"), "multipart/mixed(text/html text/plain)"},
 		"inner not closed":     {multi("--b\r\nContent-Type: multipart/x; boundary=c\r\n\r\n--c\r\n\r\n1\r\n--b\r\n\r\n2\r\n--b--"), "multipart/mixed(multipart/x(text/plain) text/plain)"},
 		"one begins the other": {multi("--b\r\nContent-Type: multipart/x; boundary=\"b-1\"\r\n\r\n--b-1\r\n\r\n1\r\n--b-1--\r\n--b--"), "multipart/mixed(multipart/x(text/plain))"},
+		"boundary in pieces":   {"Content-Type: multipart/mixed; boundary*0=a; boundary*1*=%2Db\r\n\r\n--a-b\r\n\r\nx\r\n--a-b--\r\n", "multipart/mixed(text/plain)"},
+		"boundary extended":    {"Content-Type: multipart/mixed; boundary*=us-ascii'en'a%20b\r\n\r\n--a b\r\n\r\nx\r\n--a b--\r\n", "multipart/mixed(text/plain)"},
 		"digest":               {"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: 1\r\n\r\n1\r\n--b\r\nContent-Type: text/plain\r\n\r\n2\r\n--b--", "multipart/digest(message/rfc822(text/plain) text/plain)"},
 		"encoded message":      {"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\nAAAA", "application/octet-stream"},
 		"global":               {"Content-Type: message/global\r\n\r\nContent-Type: image/png\r\n\r\n", "message/global(image/png)"},

@@ -79,7 +79,7 @@ func DecodeText(r io.ReaderAt, part *Part) (text io.Reader, ok bool) {
 	if !ok {
 		return nil, false
 	}
-	name, _ := param(part.Params, "charset")
+	name := paramJoined(part.Params, "charset")
 	switch strings.ToLower(name) {
 	case "", "us-ascii", "utf-8":
 		return body, true

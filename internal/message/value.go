@@ -1,6 +1,9 @@
 package message
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 
@@ -170,4 +173,57 @@ func untilSemicolon(v string) (before, behind string) {
 		}
 	}
 	return v, ""
+}
+
+// paramJoined returns a parameter's value, joined from its continuations and decoded
+// as far as the bytes go (RFC 2231): name, name*=charset”… or name*0, name*1*
+// and so on. "" when there is none.
+func paramJoined(params []Param, name string) string {
+	if v, ok := param(params, name); ok {
+		return v
+	}
+	if v, ok := param(params, name+"*"); ok {
+		return percentDecode(afterCharset(v))
+	}
+	var b strings.Builder
+	for i := range maxContinuations {
+		section := name + "*" + strconv.Itoa(i)
+		if v, ok := param(params, section); ok {
+			b.WriteString(v)
+		} else if v, ok := param(params, section+"*"); ok {
+			if i == 0 {
+				v = afterCharset(v)
+			}
+			b.WriteString(percentDecode(v))
+		} else {
+			break
+		}
+	}
+	return b.String()
+}
+
+// maxContinuations bounds how many pieces a parameter is joined from.
+const maxContinuations = 100
+
+// afterCharset drops charset'language' from an extended value.
+func afterCharset(v string) string {
+	if parts := strings.SplitN(v, "'", 3); len(parts) == 3 {
+		return parts[2]
+	}
+	return v
+}
+
+func percentDecode(v string) string {
+	var b strings.Builder
+	for i := 0; i < len(v); i++ {
+		if v[i] == '%' && i+2 < len(v) {
+			if n, err := strconv.ParseUint(v[i+1:i+3], 16, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(v[i])
+	}
+	return b.String()
 }
