@@ -155,15 +155,12 @@ func (g *Gate) proxyLogin(ctx context.Context, l Login) (Granted, error) {
 	if err != nil {
 		return Granted{}, fmt.Errorf("%w: %v", lookup.ErrRejected, err)
 	}
-	user, account, err := g.owned(ctx, name, l.Generation)
+	user, account, err := g.owned(ctx, name, l.Generation, lookup.Status.MayLogin)
 	if errors.Is(err, lookup.ErrAbsent) {
 		err = fmt.Errorf("%w: %v", lookup.ErrRejected, err)
 	}
 	if err != nil {
 		return Granted{}, err
-	}
-	if !account.Status.MayLogin() {
-		return Granted{}, &StatusError{account.Status}
 	}
 	return Granted{User: user, Account: account, Proxied: true}, nil
 }
@@ -177,20 +174,20 @@ func (g *Gate) Recipient(ctx context.Context, address string, generation uint64)
 	if err != nil {
 		return nil, lookup.Account{}, err
 	}
-	user, account, err := g.owned(ctx, name, generation)
-	if err != nil {
-		return nil, account, err
-	}
-	if !account.Status.MayReceive() {
-		return nil, account, &StatusError{account.Status}
-	}
-	return user, account, nil
+	return g.owned(ctx, name, generation, lookup.Status.MayReceive)
 }
 
-// owned asks the directory whether the account lives here and opens its mail.
-func (g *Gate) owned(ctx context.Context, name string, generation uint64) (backend.User, lookup.Account, error) {
+// owned asks the directory whether the account lives here, and whether its
+// status allows what is wanted, and only then opens its mail.
+func (g *Gate) owned(ctx context.Context, name string, generation uint64, allows func(lookup.Status) bool) (backend.User, lookup.Account, error) {
 	account, err := g.dir.Lookup(ctx, name)
 	if err == nil {
+		if !g.Owns(account) {
+			return nil, account, g.moved(account)
+		}
+		if !allows(account.Status) {
+			return nil, account, &StatusError{account.Status}
+		}
 		account.Generation = max(account.Generation, generation)
 		user, err := g.open(ctx, account)
 		return user, account, err
@@ -211,9 +208,13 @@ func (g *Gate) owned(ctx context.Context, name string, generation uint64) (backe
 // open opens the mail of a found account if this backend is its home.
 func (g *Gate) open(ctx context.Context, account lookup.Account) (backend.User, error) {
 	if !g.Owns(account) {
-		return nil, fmt.Errorf("%w: home is %q, this is %q", backend.ErrMoved, account.Home, g.self)
+		return nil, g.moved(account)
 	}
 	return g.store.CreateUser(ctx, account.Name, account.Generation)
+}
+
+func (g *Gate) moved(account lookup.Account) error {
+	return fmt.Errorf("%w: home is %q, this is %q", backend.ErrMoved, account.Home, g.self)
 }
 
 // Owns reports whether a found account lives on this backend.

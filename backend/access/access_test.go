@@ -156,6 +156,9 @@ func TestRecipient(t *testing.T) {
 	if _, _, err := g.Recipient(ctx, "gone@example.test", 0); !errors.As(err, &status) {
 		t.Errorf("closed account: got %v", err)
 	}
+	if _, ok := store.generations["gone@example.test"]; ok {
+		t.Error("a mailbox was made for a closed account")
+	}
 	if store.generations["anna@example.test"] != 3 {
 		t.Errorf("generation %d, want 3", store.generations["anna@example.test"])
 	}
