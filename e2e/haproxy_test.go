@@ -83,7 +83,7 @@ func TestHAProxy(t *testing.T) {
 				if got := c.answer(k, protocol, a); !strings.HasPrefix(got, want) {
 					t.Fatalf("%s: %s", protocol, got)
 				}
-				logOut(k, protocol)
+				k.logOut(protocol)
 				isClient := func(l line) bool { return l.Msg == "session" && l.Client == client }
 				in := awaitLine(t, p.Log, "client "+client, isClient)
 				out := awaitLine(t, c.Backend("b2").Log, "client "+client, isClient)
@@ -100,16 +100,4 @@ func TestHAProxy(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 	})
-}
-
-// logOut ends a dialogue in the protocol's own way.
-func logOut(k *talk, protocol string) {
-	k.t.Helper()
-	if protocol == "imap" {
-		k.say("z LOGOUT")
-		k.until("z OK")
-		return
-	}
-	k.say("QUIT")
-	k.line()
 }

@@ -25,6 +25,7 @@ type line struct {
 	Result   string   `json:"result"`
 	Reason   string   `json:"reason"`
 	To       []string `json:"to"`
+	Replies  []string `json:"replies"`
 }
 
 // lines returns the lines of a daemon's log that match.

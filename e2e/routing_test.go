@@ -134,8 +134,6 @@ func TestBackendDown(t *testing.T) {
 	}
 	send(t, p, m, anna.Name)
 	c.wantInbox(t, p, anna, m)
-	mine := newMessage("Waits in the queue", 2000)
-	c.submit(t, p, anna, mine, bert.Name)
 	if err := c.StartBackend(context.Background(), c.Backend("b2")); err != nil {
 		t.Fatal(err)
 	}

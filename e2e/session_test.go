@@ -23,8 +23,7 @@ func TestOneSessionID(t *testing.T) {
 				if got := c.answer(k, protocol, a); !strings.HasPrefix(got, want) {
 					t.Fatalf("%s: %s", protocol, got)
 				}
-				logOut(k, protocol)
-				k.end()
+				k.logOut(protocol)
 			}
 			c.paired(t, p, b, sessionOf(protocol, a.Name), sessions)
 			for _, l := range lines(t, p.Log, sessionOf(protocol, a.Name)) {

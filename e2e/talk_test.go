@@ -186,3 +186,19 @@ func (c *cluster) ask(t testing.TB, proxy *harness.Proxy, protocol string, a har
 	defer k.conn.Close()
 	return c.answer(k, protocol, a)
 }
+
+// logOut ends a dialogue in the protocol's own way, and hangs up.
+func (k *talk) logOut(protocol string) {
+	k.t.Helper()
+	if protocol == "imap" {
+		k.say("z LOGOUT")
+		k.until("z OK")
+	} else {
+		k.say("QUIT")
+		k.line()
+	}
+	if rest := k.end(); rest != "" {
+		k.t.Errorf("%s: %q behind the goodbye", protocol, rest)
+	}
+	k.conn.Close()
+}
