@@ -218,7 +218,7 @@ func TestKill(t *testing.T) {
 					}
 					mu.Lock()
 					newest[w] = n
-					if count++; count == 20+7*round {
+					if count++; count == 15+4*round {
 						close(enough)
 					}
 					mu.Unlock()

@@ -57,7 +57,7 @@ func child(dir string) {
 // TestKill kills a process with changes in flight. Everything that it
 // acknowledged must be there afterwards.
 func TestKill(t *testing.T) {
-	rounds := 25
+	const rounds = 20
 	dir := t.TempDir()
 	var newest [childWriters]int
 	merges := 0
@@ -83,7 +83,7 @@ func TestKill(t *testing.T) {
 			newest[w] = n
 			// Killed at another moment each time; what is in the pipe by
 			// then was acknowledged too.
-			if acknowledged++; acknowledged == 30+9*round {
+			if acknowledged++; acknowledged == 20+7*round {
 				cmd.Process.Kill()
 			}
 		}
@@ -129,7 +129,7 @@ func TestCrashAtEachStep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 40 {
+	for i := range 30 {
 		name := fmt.Sprintf("user%d@x.test", i%7)
 		if i%10 == 9 {
 			if err := db.Delete(t.Context(), name); err != nil && !errors.Is(err, lookup.ErrAbsent) {
