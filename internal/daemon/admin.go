@@ -32,11 +32,17 @@ type Admin struct {
 
 	// Level lets the log level be read and changed at /loglevel.
 	Level zap.AtomicLevel
+
+	// Metrics are shown at /metrics beside the process's own.
+	Metrics []prometheus.Collector
+
+	// Handlers are the daemon's own pages, by pattern (net/http.ServeMux).
+	Handlers map[string]http.Handler
 }
 
 // ServeAdmin answers on ln until ctx ends: /healthz (the process lives),
 // /readyz (it can do its work), /metrics (Prometheus), /loglevel (GET, and PUT
-// with {"level":"debug"}), and /debug/pprof/. The listener is for this machine
+// with {"level":"debug"}), /debug/pprof/, and the daemon's own pages. The listener is for this machine
 // only: it has no login.
 func ServeAdmin(ctx context.Context, ln net.Listener, a Admin) error {
 	mux := http.NewServeMux()
@@ -50,13 +56,17 @@ func ServeAdmin(ctx context.Context, ln net.Listener, a Admin) error {
 		}
 		fmt.Fprintln(w, "ready")
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(a.Name), promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(a), promhttp.HandlerOpts{}))
 	mux.Handle("/loglevel", a.Level)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+
+	for pattern, handler := range a.Handlers {
+		mux.Handle(pattern, handler)
+	}
 
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: adminHeaderTimeout}
 	done := make(chan error, 1)
@@ -77,16 +87,17 @@ func ServeAdmin(ctx context.Context, ln net.Listener, a Admin) error {
 	return nil
 }
 
-// registry gathers the metrics that every daemon has.
-func registry(name string) *prometheus.Registry {
+// registry gathers the metrics that every daemon has, and the daemon's own.
+func registry(a Admin) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "switchyard_build_info",
 		Help:        "Always 1; the labels name the daemon and its version.",
-		ConstLabels: prometheus.Labels{"daemon": name, "version": Version()},
+		ConstLabels: prometheus.Labels{"daemon": a.Name, "version": Version()},
 	})
 	build.Set(1)
 	r.MustRegister(build)
+	r.MustRegister(a.Metrics...)
 	return r
 }

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -62,10 +63,13 @@ func TestAdmin(t *testing.T) {
 	}
 	var broken atomic.Bool
 	level := zap.NewAtomicLevel()
+	counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "test_total", Help: "Of the test."})
+	counter.Add(3)
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "mine") })
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- ServeAdmin(ctx, ln, Admin{Name: "testd", Level: level, Ready: func(context.Context) error {
+		done <- ServeAdmin(ctx, ln, Admin{Name: "testd", Level: level, Metrics: []prometheus.Collector{counter}, Handlers: map[string]http.Handler{"GET /page": page}, Ready: func(context.Context) error {
 			if broken.Load() {
 				return errors.New("the store is away")
 			}
@@ -87,6 +91,8 @@ func TestAdmin(t *testing.T) {
 	get("/healthz", 200, "ok")
 	get("/readyz", 200, "ready")
 	get("/metrics", 200, `switchyard_build_info{daemon="testd"`)
+	get("/metrics", 200, "test_total 3")
+	get("/page", 200, "mine")
 	get("/loglevel", 200, "info")
 	get("/debug/pprof/", 200, "goroutine")
 	broken.Store(true)
