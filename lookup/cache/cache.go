@@ -20,6 +20,12 @@
 //   - The same question at the same time is asked once, and a caller that goes
 //     away takes nothing from those who wait with it.
 //   - Names that nobody has cannot push out the accounts that exist.
+//   - A directory that can tell of changes (lookup.Watcher) is listened to:
+//     what it tells of is asked about again, and Options.OnChange hears of it.
+//     Without a feed, Options.OnChange hears of what a question brings to
+//     light, at the end of the TTL.
+//   - A directory that comes back from an outage meets a bounded number of
+//     questions at a time.
 package cache
 
 import (
@@ -31,7 +37,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 
@@ -50,9 +55,15 @@ const maxKey = 320
 // thing off.
 type Options struct {
 	// Entries bounds the accounts in memory; a quarter as many names without
-	// an account are remembered beside them. An entry is about 0.5 KB plus the
+	// an account are remembered beside them. An entry is about 0.6 KB plus the
 	// account's own strings. Zero means 100,000.
 	Entries int
+
+	// Bytes bounds the accounts in memory too, whichever bound is reached
+	// first; the names without an account may take a quarter as much beside
+	// them. It is counted, not measured, and right within a fifth or so. Zero
+	// means 128 MiB.
+	Bytes int64
 
 	// TTL is how long a found account is answered without a question. Zero
 	// means 5 minutes.
@@ -80,6 +91,27 @@ type Options struct {
 	// protocol only.
 	AnyClient bool
 
+	// RefreshAhead is the last part of a TTL, in which the use of an answer
+	// asks the directory again in the background, so that an account in steady
+	// use never waits for it. Such a question goes without when MaxQuestions
+	// are asked. Zero means 0.1.
+	RefreshAhead float64
+
+	// MaxQuestions bounds the questions that the directory is asked at the
+	// same time; others wait for up to Timeout, and beyond a bound they are
+	// unavailable at once. Zero means 64; it cannot be turned off.
+	MaxQuestions int
+
+	// OnChange is called when sessions of an account may have to end: with
+	// each change that the directory's feed tells of, and, with Sessions set,
+	// when an answer differs from the one remembered in its home, its
+	// generation or its status, or says that the account is gone or a password
+	// no longer right. An empty name (see lookup.Change) means that changes may have been
+	// missed: who holds sessions asks about their accounts again. The memory
+	// is up to date before the call. Calls come from several goroutines and
+	// must not block for long. Nil means that nobody is told.
+	OnChange func(lookup.Change)
+
 	// BackOff is how long a name is not asked about after the directory was
 	// unavailable for it. Zero means 1 second.
 	BackOff time.Duration
@@ -102,7 +134,7 @@ type Options struct {
 	Now func() time.Time
 
 	// Logger hears of panics in the directory, which are answered as
-	// unavailable. Nil means none.
+	// unavailable, and of the end of its feed. Nil means none.
 	Logger *zap.Logger
 }
 
@@ -112,6 +144,9 @@ func (o *Options) defaults() error {
 	}
 	if o.Jitter > 1 {
 		return fmt.Errorf("jitter of %v is more than 1", o.Jitter)
+	}
+	if o.RefreshAhead >= 1 {
+		return fmt.Errorf("refresh ahead of %v is not less than 1", o.RefreshAhead)
 	}
 	for _, d := range []struct {
 		value *time.Duration
@@ -129,6 +164,16 @@ func (o *Options) defaults() error {
 	if o.Entries <= 0 {
 		o.Entries = 100_000
 	}
+	if o.Bytes <= 0 {
+		o.Bytes = 128 << 20
+	}
+	if o.MaxQuestions <= 0 {
+		o.MaxQuestions = 64
+	}
+	if o.RefreshAhead == 0 {
+		o.RefreshAhead = 0.1
+	}
+	o.RefreshAhead = max(o.RefreshAhead, 0)
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second
 	}
@@ -155,47 +200,68 @@ type Cache struct {
 
 	// Two memories, so that guessed names compete with each other and not with
 	// the accounts. An entry is never changed, only replaced.
-	known, unknown *lru.Cache[string, *entry]
+	known, unknown *memory
 
 	flights singleflight.Group
+	gate    *gate
 	rounds  atomic.Uint64 // counts the questions of Fresh
 	stats   counters
 
-	mu      sync.Mutex           // held by every write to the memories, and for what follows
-	epochs  [256]atomic.Uint32   // grow when answers under way become worthless; by hash of the name
-	running map[*question]func() // the questions under way and how to end them
-	wg      sync.WaitGroup       // the questions under way
-	closed  bool
+	// era grows when all that is known becomes old, epochs when answers under
+	// way become worthless, by hash of the name. Both are written under mu.
+	era    atomic.Uint32
+	epochs [256]atomic.Uint32
+
+	mu         sync.Mutex           // held by every write to the memories, and for what follows
+	running    map[*question]func() // the questions under way and how to end them
+	refreshing map[string]bool      // the keys of those that run in the background
+	wg         sync.WaitGroup       // the questions under way
+	closed     bool
+
+	endFeed context.CancelFunc
+	feed    sync.WaitGroup
 }
 
-// New returns a cache in front of next. Close it before next.
+// New returns a cache in front of next. Close it before next. When next is a
+// lookup.Watcher, the cache listens to it until Close.
 func New(next lookup.Directory, opts Options) (*Cache, error) {
 	if err := opts.defaults(); err != nil {
 		return nil, err
 	}
-	c := &Cache{next: next, opts: opts, seed: maphash.MakeSeed(), running: make(map[*question]func())}
+	c := &Cache{
+		next: next, opts: opts, seed: maphash.MakeSeed(), gate: newGate(opts.MaxQuestions),
+		running: make(map[*question]func()), refreshing: make(map[string]bool),
+	}
 	if _, err := rand.Read(c.key[:]); err != nil {
 		return nil, fmt.Errorf("make the key for passwords: %w", err)
 	}
 	var err error
-	if c.known, err = lru.New[string, *entry](opts.Entries); err != nil {
+	if c.known, err = newMemory(opts.Entries, opts.Bytes); err != nil {
 		return nil, err
 	}
-	if c.unknown, err = lru.New[string, *entry](max(opts.Entries/4, 1)); err != nil {
+	if c.unknown, err = newMemory(max(opts.Entries/4, 1), max(opts.Bytes/4, 1)); err != nil {
 		return nil, err
+	}
+	// The feed outlives the call that starts it and ends with Close.
+	ctx, cancel := context.WithCancel(context.Background())
+	c.endFeed = cancel
+	if w, ok := next.(lookup.Watcher); ok {
+		c.feed.Go(func() { c.follow(ctx, w) })
 	}
 	return c, nil
 }
 
-// Close ends the questions under way and waits for them. Questions after it
-// are answered from memory or with unavailable.
+// Close ends the feed and the questions under way, and waits for them.
+// Questions after it are answered from memory or with unavailable.
 func (c *Cache) Close() error {
+	c.endFeed()
 	c.mu.Lock()
 	c.closed = true
 	for _, cancel := range c.running {
 		cancel()
 	}
 	c.mu.Unlock()
+	c.feed.Wait()
 	c.wg.Wait()
 	return nil
 }
@@ -205,9 +271,12 @@ func (c *Cache) Close() error {
 func (c *Cache) Lookup(ctx context.Context, name string) (lookup.Account, error) {
 	now := c.opts.Now()
 	e := c.get(name)
-	if account, err, ok := e.lookup(now); ok {
+	if h, ok := e.lookup(now, c.era.Load()); ok {
 		c.stats.hits.Add(1)
-		return account, err
+		if h.ahead {
+			c.refresh(ctx, &question{name: name})
+		}
+		return h.answer()
 	}
 	q := &question{name: name, epoch: c.epoch(name).Load()}
 	return c.answer(ctx, q, e, now)
@@ -221,9 +290,12 @@ func (c *Cache) Check(ctx context.Context, cred lookup.Credentials) (lookup.Acco
 	now := c.opts.Now()
 	q := &question{name: cred.Name, cred: cred, mac: c.mac(cred), check: true, epoch: c.epoch(cred.Name).Load()}
 	e := c.get(cred.Name)
-	if account, err, ok := e.check(q.mac, now); ok {
+	if h, ok := e.check(q.mac, now, c.era.Load()); ok {
 		c.stats.hits.Add(1)
-		return account, err
+		if h.ahead {
+			c.refresh(ctx, q)
+		}
+		return h.answer()
 	}
 	return c.answer(ctx, q, e, now)
 }
@@ -257,8 +329,8 @@ func (c *Cache) Forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.epoch(name).Add(1)
-	c.known.Remove(name)
-	c.unknown.Remove(name)
+	c.known.remove(name)
+	c.unknown.remove(name)
 }
 
 // Purge is Forget for all names.
@@ -268,8 +340,8 @@ func (c *Cache) Purge() {
 	for i := range c.epochs {
 		c.epochs[i].Add(1)
 	}
-	c.known.Purge()
-	c.unknown.Purge()
+	c.known.purge()
+	c.unknown.purge()
 }
 
 // epoch is the counter that tells whether an answer to a question about name
@@ -280,10 +352,10 @@ func (c *Cache) epoch(name string) *atomic.Uint32 {
 }
 
 func (c *Cache) get(name string) *entry {
-	if e, ok := c.known.Get(name); ok {
+	if e, ok := c.known.get(name); ok {
 		return e
 	}
-	if e, ok := c.unknown.Get(name); ok {
+	if e, ok := c.unknown.get(name); ok {
 		return e
 	}
 	return nil

@@ -83,11 +83,15 @@ type story struct {
 	cache *cache.Cache
 }
 
-// tell runs f in a synctest bubble, without jitter unless opts has some.
+// tell runs f in a synctest bubble, without jitter and without questions ahead
+// unless opts has some.
 func tell(t *testing.T, opts cache.Options, f func(s story)) {
 	t.Helper()
 	if opts.Jitter == 0 {
 		opts.Jitter = -1
+	}
+	if opts.RefreshAhead == 0 {
+		opts.RefreshAhead = -1
 	}
 	synctest.Test(t, func(t *testing.T) {
 		next := lookuptest.NewScripted(lookuptest.Accounts()...)

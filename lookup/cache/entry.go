@@ -23,14 +23,19 @@ func (m mac) equal(other mac) bool { return hmac.Equal(m[:], other[:]) }
 // login is a password that the directory said yes to.
 type login struct {
 	mac        mac
+	ahead      time.Time // from here on a use of it asks again in the background
 	until      time.Time // end of PasswordTTL
 	staleUntil time.Time // end of StaleLogin
 }
 
 // entry is what is known of a name. It is not changed once it is in a memory.
 type entry struct {
+	era  uint32 // the cache's, when this was learnt; in a later one all of it is old
+	cost int64  // bytes, set by the memory that it is in
+
 	found      bool
 	account    lookup.Account
+	ahead      time.Time // from here on a use of it asks again in the background
 	expires    time.Time
 	staleUntil time.Time
 	logins     []login // newest first; empty unless found
@@ -46,36 +51,51 @@ type entry struct {
 	round uint64 // of the newest question of Fresh that was found or absent
 }
 
-// lookup returns the answer to a Lookup at now, if it is known within its TTL.
-func (e *entry) lookup(now time.Time) (account lookup.Account, err error, ok bool) {
-	switch {
-	case e == nil:
-	case e.found && now.Before(e.expires):
-		return e.account, nil, true
-	case now.Before(e.absentUntil):
-		return lookup.Account{}, lookup.ErrAbsent, true
+// hit is an answer from memory.
+type hit struct {
+	account *lookup.Account // nil with an error; not to be written to
+	err     error
+	ahead   bool // ask again in the background
+}
+
+func (h hit) answer() (lookup.Account, error) {
+	if h.account == nil {
+		return lookup.Account{}, h.err
 	}
-	return lookup.Account{}, nil, false
+	return *h.account, nil
+}
+
+// lookup returns the answer to a Lookup at now, if it is known within its TTL.
+func (e *entry) lookup(now time.Time, era uint32) (hit, bool) {
+	switch {
+	case e == nil || e.era != era:
+	case e.found && now.Before(e.expires):
+		return hit{account: &e.account, ahead: !now.Before(e.ahead) && !now.Before(e.backOffUntil)}, true
+	case now.Before(e.absentUntil):
+		return hit{err: lookup.ErrAbsent}, true
+	}
+	return hit{}, false
 }
 
 // check returns the answer to a Check at now, if it is known within its TTL.
 // That a name is absent is not used: a quick no for the names that nobody has
 // would tell them from the others.
-func (e *entry) check(m mac, now time.Time) (account lookup.Account, err error, ok bool) {
-	if e == nil {
-		return lookup.Account{}, nil, false
+func (e *entry) check(m mac, now time.Time, era uint32) (hit, bool) {
+	if e == nil || e.era != era {
+		return hit{}, false
 	}
 	if e.found && now.Before(e.expires) {
 		for _, l := range e.logins {
 			if l.mac.equal(m) && now.Before(l.until) {
-				return e.account, nil, true
+				old := !now.Before(l.ahead) || !now.Before(e.ahead)
+				return hit{account: &e.account, ahead: old && !now.Before(e.backOffUntil)}, true
 			}
 		}
 	}
 	if now.Before(e.rejectedUntil) && e.rejected.equal(m) {
-		return lookup.Account{}, lookup.ErrRejected, true
+		return hit{err: lookup.ErrRejected}, true
 	}
-	return lookup.Account{}, nil, false
+	return hit{}, false
 }
 
 // stale returns the account when it will do for a question that the directory
@@ -113,35 +133,36 @@ func (c *Cache) mac(cred lookup.Credentials) mac {
 }
 
 // remember puts the answer to a question into the memory, unless the name was
-// forgotten since it was asked.
-func (c *Cache) remember(q *question, account lookup.Account, err error) {
+// forgotten since it was asked. It reports whether the answer says that who is
+// logged in may not be any more.
+func (c *Cache) remember(q *question, account lookup.Account, err error) (sessions bool) {
 	if len(q.name) > maxKey {
-		return
+		return false
 	}
 	now := c.opts.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if q.epoch != c.epoch(q.name).Load() {
-		return
+		return false
 	}
-	e := &entry{}
-	if old, ok := c.known.Peek(q.name); ok {
-		*e = *old
-	} else if old, ok := c.unknown.Peek(q.name); ok {
-		*e = *old
-	}
+	e, old := c.copyOf(q.name)
 	e.backOffUntil, e.backOffCause = time.Time{}, nil
 	switch lookup.AnswerOf(err) {
 	case lookup.AnswerFound:
+		sessions = old.found && bearsOnSessions(&old.account, &account)
 		e.found, e.account, e.absentUntil = true, account, time.Time{}
-		e.expires = now.Add(c.jitter(c.opts.TTL))
+		ttl := c.jitter(c.opts.TTL)
+		e.expires, e.ahead = now.Add(ttl), c.ahead(now, ttl)
 		e.staleUntil = now.Add(c.opts.TTL + c.opts.StaleTTL)
 		if q.check {
 			c.rememberLogin(e, q.mac, now)
 		}
 	case lookup.AnswerAbsent:
-		*e = entry{absentUntil: now.Add(c.jitter(c.opts.NegativeTTL)), round: e.round}
+		sessions = old.found
+		*e = entry{era: e.era, absentUntil: now.Add(c.jitter(c.opts.NegativeTTL)), round: e.round}
 	case lookup.AnswerRejected:
+		// A password that was right is wrong: it was changed.
+		sessions = slices.ContainsFunc(e.logins, func(l login) bool { return l.mac.equal(q.mac) })
 		e.logins = without(e.logins, q.mac)
 		e.rejected, e.rejectedUntil = q.mac, now.Add(c.jitter(c.opts.NegativeTTL))
 	default:
@@ -153,20 +174,62 @@ func (c *Cache) remember(q *question, account lookup.Account, err error) {
 	if q.fresh && e.backOffCause == nil {
 		e.round = q.round
 	}
-	if e.found {
-		c.known.Add(q.name, e)
-		c.unknown.Remove(q.name)
-	} else {
-		c.unknown.Add(q.name, e)
-		c.known.Remove(q.name)
+	c.replace(q.name, e)
+	return sessions
+}
+
+// copyOf returns a copy of what is known of a name, in the cache's era, and
+// what it is a copy of. The caller holds mu.
+func (c *Cache) copyOf(name string) (e, old *entry) {
+	old = &entry{}
+	if known, ok := c.known.peek(name); ok {
+		old = known
+	} else if unknown, ok := c.unknown.peek(name); ok {
+		old = unknown
 	}
+	e = &entry{}
+	*e = *old
+	if era := c.era.Load(); e.era != era {
+		e.era = era
+		e.expire()
+		e.logins = slices.Clone(e.logins)
+		for i := range e.logins {
+			e.logins[i].until = time.Time{}
+		}
+	}
+	return e, old
+}
+
+// replace puts an entry into the memory that it belongs to. The caller holds
+// mu.
+func (c *Cache) replace(name string, e *entry) {
+	if e.found {
+		c.known.put(name, e)
+		c.unknown.remove(name)
+	} else {
+		c.unknown.put(name, e)
+		c.known.remove(name)
+	}
+}
+
+// expire makes what the entry says of the account old, and forgets what it
+// says of nobody's having it.
+func (e *entry) expire() {
+	e.expires, e.absentUntil, e.rejected, e.rejectedUntil = time.Time{}, time.Time{}, mac{}, time.Time{}
+}
+
+// bearsOnSessions reports whether a session that was right for the old account
+// may be wrong for the new one.
+func bearsOnSessions(old, now *lookup.Account) bool {
+	return old.Home != now.Home || old.Generation != now.Generation || old.Status.MayLogin() && !now.Status.MayLogin()
 }
 
 func (c *Cache) rememberLogin(e *entry, m mac, now time.Time) {
 	if e.rejected.equal(m) {
 		e.rejected, e.rejectedUntil = mac{}, time.Time{}
 	}
-	fresh := login{mac: m, until: now.Add(c.jitter(c.opts.PasswordTTL)), staleUntil: now.Add(c.opts.StaleLogin)}
+	ttl := c.jitter(c.opts.PasswordTTL)
+	fresh := login{mac: m, until: now.Add(ttl), ahead: c.ahead(now, ttl), staleUntil: now.Add(c.opts.StaleLogin)}
 	logins := []login{fresh}
 	for _, l := range without(e.logins, m) {
 		if len(logins) < maxLogins && (now.Before(l.until) || now.Before(l.staleUntil)) {
@@ -184,4 +247,10 @@ func without(logins []login, m mac) []login {
 // jitter shortens d by chance.
 func (c *Cache) jitter(d time.Duration) time.Duration {
 	return d - time.Duration(rand.Float64()*c.opts.Jitter*float64(d))
+}
+
+// ahead is when the use of an answer of now asks again though it lives for ttl
+// yet.
+func (c *Cache) ahead(now time.Time, ttl time.Duration) time.Time {
+	return now.Add(ttl - time.Duration(c.opts.RefreshAhead*float64(ttl)))
 }

@@ -27,7 +27,7 @@ func TestPasswordsAreNotKept(t *testing.T) {
 		if _, err := c.Check(t.Context(), cred); lookup.AnswerOf(err) != lookup.AnswerRejected {
 			t.Fatal(err)
 		}
-		e, ok := c.known.Peek(r.Name)
+		e, ok := c.known.peek(r.Name)
 		if !ok || len(e.logins) != 1 || e.rejected == (mac{}) {
 			t.Fatalf("got %+v, want a login and a rejection", e)
 		}
@@ -54,7 +54,7 @@ func TestLoginsAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if e, _ := c.known.Peek(r.Name); len(e.logins) != maxLogins {
+	if e, _ := c.known.peek(r.Name); len(e.logins) != maxLogins {
 		t.Errorf("%d logins, want %d", len(e.logins), maxLogins)
 	}
 	// The newest are the ones kept.
@@ -75,6 +75,7 @@ func TestMACKeepsPartsApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer c.Close()
 	seen := make(map[mac]lookup.Credentials)
 	for _, cred := range []lookup.Credentials{
 		{Name: "a", Password: "bc"}, {Name: "ab", Password: "c"}, {Name: "a", Protocol: "b", Password: "c"},

@@ -91,7 +91,7 @@ func TestModel(t *testing.T) {
 		w := &world{now: time.Unix(1e9, 0), next: &lookuptest.Scripted{}, up: true}
 		w.opts = cache.Options{
 			TTL: time.Minute, NegativeTTL: 10 * time.Second, StaleTTL: 30 * time.Minute, PasswordTTL: 2 * time.Minute,
-			StaleLogin: 10 * time.Minute, BackOff: time.Second, Now: func() time.Time { return w.now },
+			StaleLogin: 10 * time.Minute, BackOff: time.Second, RefreshAhead: -1, Now: func() time.Time { return w.now },
 		}
 		var err error
 		if w.cache, err = cache.New(w.next, w.opts); err != nil {

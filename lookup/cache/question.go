@@ -19,6 +19,7 @@ type question struct {
 	name  string
 	check bool // Check with cred; else Lookup
 	fresh bool
+	ahead bool // in the background, for what is known yet
 	cred  lookup.Credentials
 	mac   mac
 	epoch uint32 // the name's, when the question was asked
@@ -117,9 +118,28 @@ func (c *Cache) ask(ctx context.Context, q *question) (account lookup.Account, r
 		return lookup.Account{}, 0, lookup.Unavailable("ask the directory", errClosed)
 	}
 	defer c.end(q)
+	leave, waited, err := c.gate.enter(ctx, q)
+	if err != nil {
+		c.stats.busy.Add(1)
+		return lookup.Account{}, 0, err
+	}
+	defer leave()
+	if waited {
+		// Those before may have learnt the answer, or that there is none now.
+		if account, round, err, ok := c.recall(q); ok {
+			return account, round, err
+		}
+		if e := c.get(q.name); e != nil && c.opts.Now().Before(e.backOffUntil) {
+			c.stats.backedOff.Add(1)
+			return lookup.Account{}, 0, e.backOffCause
+		}
+	}
+	c.number(q)
 	c.stats.misses.Add(1)
 	account, err = c.put(ctx, q)
-	c.remember(q, account, err)
+	if sessions := c.remember(q, account, err); sessions {
+		c.tell(lookup.Change{Name: q.name, Sessions: true})
+	}
 	return account, q.round, err
 }
 
@@ -127,19 +147,51 @@ func (c *Cache) ask(ctx context.Context, q *question) (account lookup.Account, r
 // is there was asked after the caller came.
 func (c *Cache) recall(q *question) (account lookup.Account, round uint64, err error, ok bool) {
 	e, now := c.get(q.name), c.opts.Now()
+	var h hit
 	switch {
 	case e == nil:
-	case q.check:
-		account, err, ok = e.check(q.mac, now)
-	case !q.fresh:
-		account, err, ok = e.lookup(now)
-	case e.round > q.called:
-		account, round, ok = e.account, e.round, true
-		if !e.found {
-			err = lookup.ErrAbsent
+	case q.fresh:
+		if ok = e.round > q.called; ok {
+			account, round = e.account, e.round
+			if !e.found {
+				err = lookup.ErrAbsent
+			}
 		}
+		return account, round, err, ok
+	case q.check:
+		h, ok = e.check(q.mac, now, c.era.Load())
+	default:
+		h, ok = e.lookup(now, c.era.Load())
+	}
+	if ok = ok && !(q.ahead && h.ahead); ok {
+		account, err = h.answer()
 	}
 	return account, round, err, ok
+}
+
+// refresh asks in the background about what the caller had from memory.
+func (c *Cache) refresh(ctx context.Context, q *question) {
+	q.ahead, q.epoch = true, c.epoch(q.name).Load()
+	key := q.key()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// Bounded by MaxQuestions: more of them would find no place.
+	if c.closed || c.refreshing[key] || len(c.refreshing) >= c.opts.MaxQuestions {
+		return
+	}
+	c.refreshing[key] = true
+	c.stats.ahead.Add(1)
+	c.wg.Go(func() {
+		defer func() {
+			c.mu.Lock()
+			delete(c.refreshing, key)
+			c.mu.Unlock()
+		}()
+		c.flights.Do(key, func() (any, error) {
+			account, round, err := c.ask(ctx, q)
+			return landed{account, round}, err
+		})
+	})
 }
 
 // put asks and makes sure that what comes back is one of the answers which the
@@ -168,21 +220,28 @@ func (c *Cache) put(ctx context.Context, q *question) (account lookup.Account, e
 	return lookup.Account{}, err
 }
 
-// begin counts a question in, and gives it its epoch if it is a fresh one:
-// older questions under way are not remembered from here on.
+// begin counts a question in, unless the cache is closed.
 func (c *Cache) begin(q *question, cancel func()) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return false
 	}
-	if q.fresh {
-		q.epoch = c.epoch(q.name).Add(1)
-		q.round = c.rounds.Add(1)
-	}
 	c.running[q] = cancel
 	c.wg.Add(1)
 	return true
+}
+
+// number gives a fresh question its epoch and round: older questions under way
+// are not remembered from here on.
+func (c *Cache) number(q *question) {
+	if !q.fresh {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q.epoch = c.epoch(q.name).Add(1)
+	q.round = c.rounds.Add(1)
 }
 
 func (c *Cache) end(q *question) {

@@ -109,3 +109,52 @@ func TestScriptedHoldAndDelay(t *testing.T) {
 		}
 	})
 }
+
+func TestFaultyKeepsContract(t *testing.T) {
+	for name, take := range map[string]func(*lookuptest.Faulty){
+		"stops": (*lookuptest.Faulty).Stop,
+		"slow":  func(f *lookuptest.Faulty) { f.Slow(time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var current *lookuptest.Faulty
+			lookuptest.Run(t, lookuptest.Fixture{
+				Open: func(*testing.T) lookup.Directory {
+					current = lookuptest.NewFaulty(lookuptest.NewScripted(lookuptest.Accounts()...), time.Second)
+					return current
+				},
+				Break:   func(*testing.T) { take(current) },
+				Hang:    func(*testing.T) { current.Hang() },
+				Mend:    func(*testing.T) { current.Mend() },
+				Timeout: time.Second,
+			})
+		})
+	}
+}
+
+func TestStumble(t *testing.T) {
+	f := lookuptest.NewFaulty(lookuptest.NewScripted(lookuptest.Accounts()...), time.Second)
+	f.Stumble(3)
+	unavailable := 0
+	for range 30 {
+		if _, err := f.Lookup(t.Context(), "anna@example.test"); lookup.AnswerOf(err) == lookup.AnswerUnavailable {
+			unavailable++
+		}
+	}
+	if unavailable != 10 {
+		t.Errorf("%d of 30 were unavailable, want 10", unavailable)
+	}
+}
+
+func TestManyHostileNames(t *testing.T) {
+	lookuptest.RunHostile(t, func(*testing.T) lookup.Directory { return lookuptest.NewScripted(lookuptest.Accounts()...) })
+	big := 0
+	for name := range lookuptest.ManyHostileNames(10_000) {
+		if len(name) >= 1<<20 {
+			big++
+		}
+	}
+	if big != 5 {
+		t.Errorf("%d names of a megabyte, want 5", big)
+	}
+}
