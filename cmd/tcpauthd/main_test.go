@@ -152,13 +152,24 @@ func TestContract(t *testing.T) {
 				p.kill()
 			}
 			p = start(t, dir)
-			return p.client(tcpauth.ClientOptions{Timeout: patience, Attempt: time.Second})
+			attempt := patience
+			if strings.HasSuffix(t.Name(), "/hanging") {
+				attempt = time.Second
+			}
+			return p.client(tcpauth.ClientOptions{Timeout: patience, Attempt: attempt})
 		},
 		Break: func(t *testing.T) { p.kill() },
 		Hang: func(t *testing.T) {
 			stopped = true
 			if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
+			}
+			// Its threads stop one after another.
+			var status syscall.WaitStatus
+			for !status.Stopped() {
+				if _, err := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil {
+					t.Fatal(err)
+				}
 			}
 		},
 		Mend: func(t *testing.T) {
