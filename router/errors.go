@@ -61,7 +61,7 @@ func KindOf(err error) Kind {
 	switch {
 	case err == nil:
 		return OK
-	case isAny(err, lookup.ErrUnavailable, ErrBackend, ErrMoved, ErrOperator, ErrFull,
+	case isAny(err, lookup.ErrUnavailable, ErrBackend, ErrMoved, ErrOperator, ErrFull, ErrDraining,
 		upstream.ErrUnknown, upstream.ErrUnreachable,
 		server.ErrShutdown, context.Canceled, context.DeadlineExceeded):
 		return Unavailable
@@ -85,32 +85,65 @@ func isAny(err error, targets ...error) bool {
 	return false
 }
 
-// resultOf says in a word or two, for the log, how a session ended.
-func resultOf(err error) string {
+// result is how a session ended, as its line in the log says it.
+type result int
+
+const (
+	resultLoggedOut result = iota
+	resultDone             // inbound mail needs no login
+	resultNoLogin
+	resultKicked
+	resultShutdown
+	resultDraining
+	resultFull
+	resultMisconfigured
+	resultNoBackend
+	resultNoDirectory
+	resultRejected
+	resultRefused
+	resultProtocol
+	resultTimeout
+	resultGone
+	resultBroken
+	results
+)
+
+func (r result) String() string {
+	return [...]string{"logged out", "done", "no login", "kicked", "shutdown", "draining", "too many sessions",
+		"misconfigured", "backend unavailable", "directory unavailable", "login rejected", "account refused",
+		"protocol error", "timeout", "client gone", "broken"}[r]
+}
+
+// resultOf says how a session ended that ended with err.
+func resultOf(err error) result {
 	switch {
 	case err == nil:
-		return "logged out"
+		return resultLoggedOut
+	case errors.As(err, new(*KickedError)):
+		return resultKicked
 	case errors.Is(err, server.ErrShutdown):
-		return "shutdown"
+		return resultShutdown
+	case errors.Is(err, ErrDraining):
+		return resultDraining
 	case errors.Is(err, ErrFull):
-		return "too many sessions"
+		return resultFull
 	case errors.Is(err, ErrOperator):
-		return "misconfigured"
+		return resultMisconfigured
 	case isAny(err, ErrBackend, ErrMoved, upstream.ErrUnreachable, upstream.ErrUnknown):
-		return "backend unavailable"
+		return resultNoBackend
 	case errors.Is(err, lookup.ErrUnavailable):
-		return "directory unavailable"
+		return resultNoDirectory
 	case isAny(err, lookup.ErrRejected, lookup.ErrAbsent):
-		return "login rejected"
+		return resultRejected
 	case errors.As(err, new(*StatusError)), errors.As(err, new(*RefusedError)):
-		return "account refused"
+		return resultRefused
 	case isAny(err, ErrProtocol, wire.ErrLineTooLong, wire.ErrBareLF, wire.ErrBytesBehindStartTLS):
-		return "protocol error"
+		return resultProtocol
 	case wire.IsTimeout(err):
-		return "timeout"
+		return resultTimeout
 	case isAny(err, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, io.ErrClosedPipe):
-		return "client gone"
+		return resultGone
 	default:
-		return "broken"
+		return resultBroken
 	}
 }

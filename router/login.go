@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"switchyard/lookup"
@@ -24,6 +25,9 @@ var errLoop = fmt.Errorf("%w: the session has passed too many proxies: they go r
 func (s *Session) Check(ctx context.Context, typed, password string) (lookup.Account, error) {
 	account, err := s.check(ctx, typed, password)
 	s.last = err
+	if err != nil {
+		s.login(err)
+	}
 	if errors.Is(err, lookup.ErrRejected) {
 		s.failures++
 		if err := s.penance(ctx); err != nil {
@@ -38,15 +42,16 @@ func (s *Session) check(ctx context.Context, typed, password string) (lookup.Acc
 	if err != nil {
 		return lookup.Account{}, fmt.Errorf("%w: %v", lookup.ErrRejected, err)
 	}
-	s.user = name
+	s.named(name)
 	if password == "" {
 		// Some directories take a login without a password for an anonymous
 		// one, which always succeeds (RFC 4513 §5.1.2).
 		return lookup.Account{}, fmt.Errorf("%w: empty password", lookup.ErrRejected)
 	}
-	lookupCtx, cancel := context.WithTimeout(ctx, s.router.o.LookupTimeout)
-	defer cancel()
-	account, err := s.router.dir.Check(lookupCtx, lookup.Credentials{
+	if s.router.draining.Load() {
+		return lookup.Account{}, ErrDraining
+	}
+	account, err := s.verify(ctx, lookup.Credentials{
 		Name: name, Password: password, Client: s.Client.Addr(), Protocol: s.proto,
 	})
 	switch lookup.AnswerOf(err) {
@@ -56,13 +61,47 @@ func (s *Session) check(ctx context.Context, typed, password string) (lookup.Acc
 	default:
 		return lookup.Account{}, unavailable(ctx, "check the password", err)
 	}
-	s.user = account.Name
 	if !account.Status.MayLogin() {
 		return lookup.Account{}, &StatusError{account.Status}
 	}
 	s.loggedIn = true
 	return account, nil
 }
+
+// maxVerify is how often a password is checked when the account changes
+// meanwhile.
+const maxVerify = 3
+
+// verify asks the directory. The session bears the account's name before it is
+// let in, so that a change of the account finds it, and from before the question
+// when that is the name that was typed. If it is not (an alias), a change may
+// have been told in between: the question is asked again then.
+func (s *Session) verify(ctx context.Context, c lookup.Credentials) (lookup.Account, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.router.o.LookupTimeout)
+	defer cancel()
+	for range maxVerify {
+		before := s.router.live.now()
+		account, err := s.router.dir.Check(ctx, c)
+		s.router.asked.count(askCheck, err)
+		if err != nil {
+			return account, err
+		}
+		s.named(account.Name)
+		if account.Name == c.Name || !s.router.live.changedSince(before, account.Name) {
+			return account, nil
+		}
+	}
+	return lookup.Account{}, lookup.Unavailable("check the password", errors.New("the account changes all the time"))
+}
+
+// named says whose session it is, or would be.
+func (s *Session) named(user string) {
+	s.user = user
+	s.router.live.name(s.live, user)
+}
+
+// login counts the end of a login.
+func (s *Session) login(err error) { s.live.tally.logins[loginResultOf(err)].Add(1) }
 
 // penance waits out the delay for the latest rejected login.
 func (s *Session) penance(ctx context.Context) error {
@@ -87,6 +126,7 @@ func (s *Session) Exhausted() bool { return s.failures >= s.router.o.MaxFailures
 // authorisation identity that is not the login's own. It waits as Check does.
 func (s *Session) Reject(ctx context.Context, reason string) error {
 	s.last = fmt.Errorf("%w: %s", lookup.ErrRejected, reason)
+	s.login(s.last)
 	s.failures++
 	if err := s.penance(ctx); err != nil {
 		return err
@@ -112,24 +152,29 @@ func (s *Session) SameAccount(authzid, authcid string) bool {
 // about the account's status. Errors: lookup.ErrAbsent, lookup.ErrUnavailable,
 // the cause of ctx.
 func (s *Session) Lookup(ctx context.Context, address string) (lookup.Account, error) {
-	return s.find(ctx, address, s.router.dir.Lookup)
+	return s.router.find(ctx, address, askLookup)
 }
 
 // Again looks an account up past the cache, after a backend said that it has
 // moved. Errors as for Lookup.
 func (s *Session) Again(ctx context.Context, name string) (lookup.Account, error) {
 	s.router.dir.Forget(name)
-	return s.find(ctx, name, s.router.dir.Fresh)
+	return s.router.find(ctx, name, askFresh)
 }
 
-func (s *Session) find(ctx context.Context, address string, ask func(context.Context, string) (lookup.Account, error)) (lookup.Account, error) {
-	name, err := lookup.CleanName(address, s.router.o.DefaultDomain)
+func (r *Router) find(ctx context.Context, address string, q question) (lookup.Account, error) {
+	name, err := lookup.CleanName(address, r.o.DefaultDomain)
 	if err != nil {
 		return lookup.Account{}, err
 	}
-	lookupCtx, cancel := context.WithTimeout(ctx, s.router.o.LookupTimeout)
+	lookupCtx, cancel := context.WithTimeout(ctx, r.o.LookupTimeout)
 	defer cancel()
+	ask := r.dir.Lookup
+	if q == askFresh {
+		ask = r.dir.Fresh
+	}
 	account, err := ask(lookupCtx, name)
+	r.asked.count(q, err)
 	switch lookup.AnswerOf(err) {
 	case lookup.AnswerFound:
 		return account, nil
@@ -157,27 +202,38 @@ func unavailable(ctx context.Context, step string, err error) error {
 // ours is the operator's mistake (ErrOperator, logged here); it never goes to
 // the default backend.
 func (s *Session) Home(account lookup.Account) (string, error) {
+	home, err := s.router.home(account)
+	switch {
+	case errors.Is(err, errNoHome):
+		s.Log.Error("account has no home, and there is no default backend: give it one, or set default_backend",
+			zap.String("user", account.Name))
+	case errors.Is(err, errNoBackend):
+		s.Log.Error("account's home is no configured backend: add the backend, or mend the home in the directory",
+			zap.String("user", account.Name), zap.String("home", account.Home))
+	}
+	return home, err
+}
+
+var (
+	errNoHome    = fmt.Errorf("%w: the account has no home", ErrOperator)
+	errNoBackend = fmt.Errorf("%w: no such backend", ErrOperator)
+)
+
+func (r *Router) home(account lookup.Account) (string, error) {
 	home := account.Home
 	switch {
 	case account.Name == "":
 		// Not an account that a directory found.
 		return "", errors.New("an account without a name has no home")
-	case home == "" && s.router.o.DefaultBackend == "":
-		return "", s.blame("account has no home, and there is no default backend: give it one, or set default_backend",
-			account, "the account has no home")
+	case home == "" && r.o.DefaultBackend == "":
+		return "", errNoHome
 	case home == "":
-		home = s.router.o.DefaultBackend
+		home = r.o.DefaultBackend
 	}
-	if !s.router.up.Has(home) {
-		return "", s.blame("account's home is no configured backend: add the backend, or mend the home in the directory",
-			account, fmt.Sprintf("no backend %q", home))
+	if !r.up.Has(home) {
+		return "", fmt.Errorf("%w: %q", errNoBackend, home)
 	}
 	return home, nil
-}
-
-func (s *Session) blame(message string, account lookup.Account, reason string) error {
-	s.Log.Error(message, zap.String("user", account.Name), zap.String("home", account.Home))
-	return fmt.Errorf("%w: %s", ErrOperator, reason)
 }
 
 // Dial connects to a backend by the name that Home gave. It may be called by
@@ -185,18 +241,40 @@ func (s *Session) blame(message string, account lookup.Account, reason string) e
 // upstream.Set.Dial for its deadlines. Errors: ErrBackend, ErrOperator (logged
 // here), the cause of ctx.
 func (s *Session) Dial(ctx context.Context, backend string, service upstream.Service) (*Back, error) {
-	b, err := s.router.up.Dial(ctx, backend, service)
+	return s.dial(ctx, backend, service, func(l *Live, node string) {
+		if leg := (Leg{backend, node}); !slices.Contains(l.Legs, leg) {
+			l.Legs = append(l.Legs, leg)
+		}
+	})
+}
+
+// dial lets show say in the registry where the session is, before it makes sure
+// that the node has not been drained meanwhile: either DrainNode finds the
+// session there, or the session finds the node drained.
+func (s *Session) dial(ctx context.Context, backend string, service upstream.Service, show func(l *Live, node string)) (*Back, error) {
+	for {
+		b, err := s.router.up.Dial(ctx, backend, service)
+		if err != nil {
+			return nil, s.dialError(ctx, backend, service, err)
+		}
+		s.shown(func(l *Live) { show(l, b.Node) })
+		if !s.router.up.Drained(backend, b.Node) {
+			return b, nil
+		}
+		b.Close()
+	}
+}
+
+func (s *Session) dialError(ctx context.Context, backend string, service upstream.Service, err error) error {
 	switch {
-	case err == nil:
-		return b, nil
 	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	case errors.Is(err, upstream.ErrUnknown):
 		s.Log.Error("backend does not offer the service: add it to the backend's nodes",
 			zap.String("home", backend), zap.String("service", string(service)), zap.Error(err))
-		return nil, fmt.Errorf("%w: %w", ErrOperator, err)
+		return fmt.Errorf("%w: %w", ErrOperator, err)
 	default:
-		return nil, backendError("connect", err)
+		return backendError("connect", err)
 	}
 }
 
@@ -216,6 +294,7 @@ func (s *Session) Open(ctx context.Context, account lookup.Account, service upst
 		b, err = s.follow(ctx, account, service, login)
 	}
 	s.last = err
+	s.login(err)
 	return b, err
 }
 
@@ -254,7 +333,7 @@ func (s *Session) open(ctx context.Context, account lookup.Account, service upst
 		return nil, err
 	}
 	s.home = home
-	b, err := s.Dial(ctx, home, service)
+	b, err := s.dial(ctx, home, service, func(l *Live, node string) { l.Home, l.Node = home, node })
 	if err != nil {
 		return nil, err
 	}

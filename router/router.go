@@ -21,6 +21,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"switchyard/internal/origin"
@@ -50,6 +52,17 @@ type Directory interface {
 type Upstream interface {
 	Has(backend string) bool
 	Dial(ctx context.Context, backend string, service upstream.Service) (*upstream.Back, error)
+
+	// Drain takes a node, or with an empty name all nodes of a backend, out of
+	// service or back into it; Drained says whether it is out. Dial never
+	// chooses a node that is.
+	Drain(backend, node string, on bool) error
+	Drained(backend, node string) bool
+
+	// Status describes all backends, and Route one: its nodes in the order in
+	// which Dial would try them for the service.
+	Status() []upstream.BackendStatus
+	Route(backend string, service upstream.Service) []upstream.NodeStatus
 }
 
 // Back is the store's side of a session.
@@ -113,6 +126,11 @@ type Options struct {
 	// means 5 seconds.
 	Grace time.Duration
 
+	// KickRate is how many sessions a second are ended when a node or the proxy
+	// is drained, or an administrator kicks: what ends comes back, and has to
+	// log in again somewhere. Zero means 200.
+	KickRate int
+
 	// Admit bounds the sessions before login, over all listeners.
 	Admit admit.Options
 
@@ -143,6 +161,9 @@ func (o *Options) fill() {
 	if o.Grace == 0 {
 		o.Grace = 5 * time.Second
 	}
+	if o.KickRate <= 0 {
+		o.KickRate = 200
+	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
@@ -154,12 +175,24 @@ type Router struct {
 	up   Upstream
 	o    Options
 	gate *admit.Gate
+
+	live     registry
+	tallies  tallies
+	asked    asked
+	kicked   atomic.Uint64
+	pace     pace
+	draining atomic.Bool
+	drain    sync.Mutex
+	undrain  context.CancelCauseFunc // ends the latest Drain; nil unless draining; held by drain
 }
 
 // New makes a router.
 func New(dir Directory, up Upstream, o Options) *Router {
 	o.fill()
-	return &Router{dir: dir, up: up, o: o, gate: admit.NewGate(o.Admit)}
+	return &Router{
+		dir: dir, up: up, o: o, gate: admit.NewGate(o.Admit),
+		pace: pace{every: time.Second / time.Duration(o.KickRate)},
+	}
 }
 
 // Listener says how connections to one address are treated.
@@ -201,13 +234,16 @@ func (r *Router) Serve(ctx context.Context, ln net.Listener, l Listener) error {
 		return fmt.Errorf("listener %q has no TLS configuration", l.Name)
 	}
 	o := server.Options{MaxSessions: l.MaxSessions, Grace: r.o.Grace, Logger: r.o.Logger}
-	return server.Run(ctx, ln, o, func(ctx context.Context, nc net.Conn) { r.serve(ctx, nc, &l) })
+	t := r.tallies.of(l.Protocol.Name())
+	return server.Run(ctx, ln, o, func(ctx context.Context, nc net.Conn) { r.serve(ctx, nc, &l, t) })
 }
 
 // serve runs one connection's session from accept to the line in the log.
-func (r *Router) serve(ctx context.Context, nc net.Conn, l *Listener) {
+func (r *Router) serve(ctx context.Context, nc net.Conn, l *Listener, t *tally) {
 	now := time.Now()
 	conn := wire.NewConn(nc)
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	s := &Session{
 		ID: origin.NewSession(now), Conn: conn,
 		Client: conn.RemoteAddr(), Local: conn.LocalAddr(),
@@ -216,11 +252,20 @@ func (r *Router) serve(ctx context.Context, nc net.Conn, l *Listener) {
 	}
 	s.peer = s.Client.Addr()
 	s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
+	s.live = &live{end: end, tally: t, conn: conn, about: Live{
+		ID: s.ID, Protocol: s.proto, Listener: l.Name, Client: s.Client, Since: now,
+	}}
 	conn.SetDeadline(now.Add(r.o.LoginTimeout))
 	s.release = conn.Bind(ctx)
 	defer conn.Close()
 	err := errPanicked
 	defer func() { s.report(err) }()
+	if !r.live.add(s.live) {
+		s.busy()
+		err = ErrDraining
+		return
+	}
+	defer r.live.remove(s.live)
 	err = r.run(ctx, nc, s)
 }
 
@@ -244,6 +289,7 @@ func (r *Router) run(ctx context.Context, nc net.Conn, s *Session) error {
 		if err := s.Conn.ServerTLS(ctx, s.listener.Config); err != nil {
 			return handshakeError(err)
 		}
+		s.shown(func(l *Live) { l.TLS = true })
 	}
 	return s.listener.Protocol.Serve(ctx, s)
 }
@@ -268,6 +314,7 @@ func (r *Router) readHeader(nc net.Conn, s *Session) error {
 	if !h.Own {
 		s.Client, s.Local = h.Client, h.Local
 		s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
+		s.shown(func(l *Live) { l.Client = s.Client })
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ type Session struct {
 	Log    *zap.Logger    // with session and client; never gets a secret
 
 	router   *Router
+	live     *live
 	listener *Listener
 	proto    string
 	started  time.Time
@@ -70,8 +71,12 @@ func (s *Session) StartTLS(ctx context.Context) error {
 	if err := s.Conn.ServerTLS(ctx, s.listener.Config); err != nil {
 		return handshakeError(err)
 	}
+	s.shown(func(l *Live) { l.TLS = true })
 	return nil
 }
+
+// shown changes what the registry shows of the session.
+func (s *Session) shown(change func(*Live)) { s.router.live.update(s.live, change) }
 
 // MayLogin reports whether a password may be sent on this connection as it is.
 func (s *Session) MayLogin() bool { return s.TLS() || s.listener.AllowCleartextLogin }
@@ -81,7 +86,10 @@ func (s *Session) MayLogin() bool { return s.TLS() || s.listener.AllowCleartextL
 // here on Conn's idle deadline is the only one. Join does it too. A protocol
 // that goes on talking (SMTP) calls it when the client has earned it.
 func (s *Session) Admit() {
-	s.served = true
+	if !s.served {
+		s.served = true
+		s.router.live.enter(s.live, StateInbound, s.Conn)
+	}
 	s.admitted()
 	s.Conn.SetDeadline(time.Time{})
 }
@@ -118,6 +126,7 @@ func (s *Session) Believe(o origin.Origin) error {
 		s.Local = o.Local
 	}
 	s.Log = s.router.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
+	s.shown(func(l *Live) { l.ID, l.Client = s.ID, s.Client })
 	return nil
 }
 
@@ -138,18 +147,24 @@ func (s *Session) Note(fields ...zap.Field) { s.notes = append(s.notes, fields..
 // backend closed in order (a logout), else why the session ended. After Join
 // neither Conn may be used.
 func (s *Session) Join(ctx context.Context, b *Back) error {
-	s.Admit()
-	s.joined = true
-	s.release()
 	defer b.Close()
+	if !s.release() {
+		// The session ended on the threshold: both connections may be
+		// interrupted at any moment.
+		return context.Cause(ctx)
+	}
 	front, frontRest, err := s.Conn.Detach()
 	if err != nil {
 		return err
 	}
 	back, backRest, err := b.Detach()
 	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		return backendError("splice", err)
 	}
+	s.join()
 	before, beforeOut := s.Conn.BytesRead(), s.Conn.BytesWritten()
 	r, err := splice.Join(ctx, front, back, splice.Options{
 		FrontRest: frontRest, BackRest: backRest,
@@ -160,6 +175,18 @@ func (s *Session) Join(ctx context.Context, b *Back) error {
 		s.out = beforeOut + r.Out
 	}
 	return joinError(r, err)
+}
+
+// join ends the time before login for good. What passes from here on is not
+// counted before the end, unless it passes through TLS.
+func (s *Session) join() {
+	s.served, s.joined = true, true
+	var counted *wire.Conn
+	if s.TLS() {
+		counted = s.Conn
+	}
+	s.router.live.enter(s.live, StateJoined, counted)
+	s.admitted()
 }
 
 // joinError says how a splice ended.

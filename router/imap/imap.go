@@ -56,7 +56,7 @@ func (*Protocol) Name() string { return "imap" }
 
 // Busy implements router.Busy.
 func (*Protocol) Busy() string {
-	return "* BYE [UNAVAILABLE] Too many connections, try again later\r\n"
+	return "* BYE [UNAVAILABLE] Not now, try again later\r\n"
 }
 
 // Serve implements router.Protocol.
@@ -65,6 +65,8 @@ func (*Protocol) Serve(ctx context.Context, s *router.Session) error {
 	err := f.run(ctx)
 	switch {
 	case err == nil || f.quiet:
+	case errors.As(err, new(*router.KickedError)):
+		s.Goodbye("* BYE [UNAVAILABLE] Session ended by the server, try again later")
 	case errors.Is(err, server.ErrShutdown):
 		s.Goodbye("* BYE [UNAVAILABLE] Shutting down, try again later")
 	case wire.IsTimeout(err):

@@ -44,7 +44,7 @@ func (*Protocol) Name() string { return "pop3" }
 
 // Busy implements router.Busy.
 func (*Protocol) Busy() string {
-	return "-ERR [SYS/TEMP] Too many connections, try again later\r\n"
+	return "-ERR [SYS/TEMP] Not now, try again later\r\n"
 }
 
 // Serve implements router.Protocol.
@@ -53,6 +53,8 @@ func (*Protocol) Serve(ctx context.Context, s *router.Session) error {
 	err := f.run(ctx)
 	switch {
 	case err == nil || f.quiet:
+	case errors.As(err, new(*router.KickedError)):
+		s.Goodbye("-ERR [SYS/TEMP] Session ended by the server, try again later")
 	case errors.Is(err, server.ErrShutdown):
 		s.Goodbye("-ERR [SYS/TEMP] Shutting down, try again later")
 	case wire.IsTimeout(err):

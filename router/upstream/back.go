@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"time"
 
@@ -56,11 +57,16 @@ func (b *Back) config() *tls.Config {
 // not need it.
 func (b *Back) Settle() { b.Conn.SetDeadline(time.Time{}) }
 
-// Detach gives up the connection for splicing; see wire.Conn.Detach.
+// Detach gives up the connection for splicing; see wire.Conn.Detach. It fails
+// when the context that the connection was dialled with has ended.
 func (b *Back) Detach() (net.Conn, []byte, error) {
-	b.release()
+	if !b.release() {
+		return nil, nil, errInterrupted
+	}
 	return b.Conn.Detach()
 }
+
+var errInterrupted = errors.New("the connection is interrupted")
 
 // Close closes the connection at once.
 func (b *Back) Close() error {

@@ -4,7 +4,8 @@
 //
 // A backend has one node, or two that mirror each other. Nodes are tried in
 // order; one that could not be reached is tried last for a while, so that a dead
-// node costs its users one time-out and not one each.
+// node costs its users one time-out and not one each. A node that is drained is
+// not tried at all.
 package upstream
 
 import (
@@ -14,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"switchyard/internal/tlsconf"
@@ -110,10 +112,23 @@ func (o *Options) fill() {
 // Set is the backends that are configured. It is safe for concurrent use.
 type Set struct {
 	o        Options
-	backends map[string]Backend
+	backends map[string][]*member
 
 	mu     sync.Mutex
-	failed map[string]time.Time // by address: when it last could not be reached
+	failed map[string]failure // by address: how it last could not be reached
+}
+
+// failure marks an address.
+type failure struct {
+	at  time.Time
+	err error
+}
+
+// member is a node with what is known of it here.
+type member struct {
+	Node
+	drained                 atomic.Bool
+	ok, failed, interrupted atomic.Uint64 // dials
 }
 
 // New makes a set. It refuses names that are empty or occur twice, and backends
@@ -121,7 +136,7 @@ type Set struct {
 // would travel in clear, and a backendd refuses it then.
 func New(backends []Backend, o Options) (*Set, error) {
 	o.fill()
-	s := &Set{o: o, backends: make(map[string]Backend, len(backends)), failed: make(map[string]time.Time)}
+	s := &Set{o: o, backends: make(map[string][]*member, len(backends)), failed: make(map[string]failure)}
 	for _, b := range backends {
 		if b.Name == "" {
 			return nil, errors.New("a backend has no name")
@@ -132,12 +147,14 @@ func New(backends []Backend, o Options) (*Set, error) {
 		if len(b.Nodes) == 0 {
 			return nil, fmt.Errorf("backend %q has no nodes", b.Name)
 		}
+		nodes := make([]*member, 0, len(b.Nodes))
 		for _, n := range b.Nodes {
 			if err := s.checkNode(b.Name, n); err != nil {
 				return nil, err
 			}
+			nodes = append(nodes, &member{Node: n})
 		}
-		s.backends[b.Name] = b
+		s.backends[b.Name] = nodes
 	}
 	return s, nil
 }
@@ -166,51 +183,67 @@ func (s *Set) Has(backend string) bool {
 // with ctx, and at the latest when the time for the dialogue is over, until it
 // is settled or detached. Errors: ErrUnknown, ErrUnreachable, the cause of ctx.
 func (s *Set) Dial(ctx context.Context, backend string, service Service) (*Back, error) {
-	b, ok := s.backends[backend]
+	all, ok := s.backends[backend]
 	if !ok {
 		return nil, fmt.Errorf("%w: %q", ErrUnknown, backend)
 	}
-	nodes := s.order(b, service)
+	nodes := s.order(all, service)
 	if len(nodes) == 0 {
 		return nil, fmt.Errorf("%w: no node of %q offers %s", ErrUnknown, backend, service)
 	}
 	var failures []error
 	for _, n := range nodes {
-		back, err := s.connect(ctx, backend, n, service)
+		if n.drained.Load() {
+			failures = append(failures, fmt.Errorf("node %s: %w", n.Name, errDrained))
+			continue
+		}
+		back, err := s.connect(ctx, backend, n.Node, service)
 		if ctx.Err() != nil {
+			n.interrupted.Add(1)
 			if err == nil {
 				back.Close()
 			}
 			return nil, context.Cause(ctx)
 		}
+		s.mark(n.Node, service, err)
 		if err == nil {
-			s.mark(n, service, nil)
+			n.ok.Add(1)
 			return back, nil
 		}
-		s.mark(n, service, err)
+		n.failed.Add(1)
 		failures = append(failures, fmt.Errorf("node %s: %w", n.Name, err))
 	}
 	return nil, fmt.Errorf("%w: %q: %w", ErrUnreachable, backend, errors.Join(failures...))
 }
 
+// errDrained: a node is out of service by an administrator's word.
+var errDrained = errors.New("drained")
+
 // order returns the nodes that offer the service, those that failed lately
-// last.
-func (s *Set) order(b Backend, service Service) []Node {
+// behind the others, and the drained ones last.
+func (s *Set) order(nodes []*member, service Service) []*member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var good, bad []Node
-	for _, n := range b.Nodes {
+	var good, bad, drained []*member
+	for _, n := range nodes {
 		e, offered := n.Services[service]
-		if !offered {
-			continue
-		}
-		if at, failed := s.failed[e.Address]; failed && time.Since(at) < s.o.Mark {
+		switch {
+		case !offered:
+		case n.drained.Load():
+			drained = append(drained, n)
+		case s.marked(e.Address):
 			bad = append(bad, n)
-		} else {
+		default:
 			good = append(good, n)
 		}
 	}
-	return append(good, bad...)
+	return append(append(good, bad...), drained...)
+}
+
+// marked reports whether an address failed lately. The caller holds mu.
+func (s *Set) marked(address string) bool {
+	f, failed := s.failed[address]
+	return failed && time.Since(f.at) < s.o.Mark
 }
 
 // mark remembers whether a node could be reached.
@@ -219,7 +252,7 @@ func (s *Set) mark(n Node, service Service, err error) {
 	s.mu.Lock()
 	_, before := s.failed[address]
 	if err != nil {
-		s.failed[address] = time.Now()
+		s.failed[address] = failure{time.Now(), err}
 	} else {
 		delete(s.failed, address)
 	}

@@ -1,0 +1,254 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"switchyard/internal/server"
+	"switchyard/lookup"
+
+	"go.uber.org/zap"
+)
+
+// ErrDraining: the proxy takes no new sessions and no logins.
+var ErrDraining = errors.New("the proxy is being drained")
+
+// KickedError is the cause of a session's context when the session is ended
+// from outside. For a protocol that has no words of its own for it, it is as if
+// the daemon stopped: errors.Is(err, server.ErrShutdown) holds.
+type KickedError struct{ Reason string }
+
+func (e *KickedError) Error() string { return "session was ended: " + e.Reason }
+
+// Is makes a KickedError a server.ErrShutdown.
+func (e *KickedError) Is(target error) bool { return target == server.ErrShutdown }
+
+// Match describes sessions: those for which all fields that are set hold. The
+// zero value describes none.
+type Match struct {
+	All bool // every session for which the other fields hold
+
+	Session  string       // the id
+	User     string       // in CleanName's form; before login, the name that was tried last
+	Client   netip.Prefix // the client's own address
+	Backend  string       // the home, or a backend that inbound mail went to
+	Node     string       // likewise
+	Protocol string
+}
+
+// Empty reports whether the match describes no session at all.
+func (m *Match) Empty() bool { return *m == Match{} }
+
+func (m *Match) describes(l *Live) bool {
+	switch {
+	case m.Empty(),
+		m.Session != "" && m.Session != l.ID,
+		m.User != "" && m.User != l.User,
+		m.Protocol != "" && m.Protocol != l.Protocol,
+		m.Client.IsValid() && !m.Client.Contains(l.Client.Addr().Unmap().WithZone("")):
+		return false
+	case m.Backend == "" && m.Node == "", m.at(l.Home, l.Node):
+		return true
+	}
+	for _, leg := range l.Legs {
+		if m.at(leg.Backend, leg.Node) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Match) at(backend, node string) bool {
+	return (m.Backend == "" || m.Backend == backend) && (m.Node == "" || m.Node == node)
+}
+
+// Sessions returns the sessions that have not ended, the oldest first.
+func (r *Router) Sessions() []Live { return r.Find(Match{All: true}) }
+
+// Find returns the sessions that a match describes, the oldest first.
+func (r *Router) Find(m Match) []Live {
+	r.complete(&m)
+	return r.live.snapshot(&m)
+}
+
+// complete adds the default domain to a user's name. A name that no account can
+// have stays as it is, and describes nobody.
+func (r *Router) complete(m *Match) {
+	if name, err := lookup.CleanName(m.User, r.o.DefaultDomain); m.User != "" && err == nil {
+		m.User = name
+	}
+}
+
+// Kick ends the sessions that m describes now, the oldest first, at
+// Options.KickRate, and returns how many it has ended. Before login they get
+// their protocol's goodbye; joined ones get their backend's: its half of the
+// connection is closed, the backend finishes the answer in hand, says goodbye
+// and closes. Kick blocks until the last one was told, or ctx ends; it does not
+// wait for their goodbyes. The reason stands in the sessions' log lines.
+func (r *Router) Kick(ctx context.Context, m Match, reason string) int {
+	r.complete(&m)
+	n := r.kick(ctx, r.live.list(&m), reason)
+	r.o.Logger.Info("sessions kicked", zap.Int("sessions", n), zap.String("reason", reason))
+	return n
+}
+
+func (r *Router) kick(ctx context.Context, sessions []*live, reason string) (n int) {
+	cause := &KickedError{reason}
+	for _, l := range sessions {
+		if err := r.pace.wait(ctx); err != nil {
+			return n
+		}
+		if r.live.kick(l, cause) {
+			r.kicked.Add(1)
+			n++
+		} else {
+			r.pace.back()
+		}
+	}
+	return n
+}
+
+// Changed ends the sessions of an account of which the directory says that they
+// have to prove themselves again, at once, and returns how many. A change
+// without a name bears on none: it says that changes may have been missed, and
+// a login is proved by the cache's ages then. Forget the account in the cache
+// before: a login that is under way is checked once more.
+func (r *Router) Changed(c lookup.Change) (n int) {
+	if !c.Sessions || c.Name == "" {
+		return 0
+	}
+	cause := &KickedError{"the account has changed"}
+	for _, l := range r.live.note(c.Name) {
+		if r.live.kick(l, cause) {
+			r.kicked.Add(1)
+			n++
+		}
+	}
+	return n
+}
+
+// pace spaces kicks out, over all that kick at the same time.
+type pace struct {
+	every time.Duration
+
+	mu   sync.Mutex
+	next time.Time
+}
+
+// wait blocks until the next kick is due.
+func (p *pace) wait(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	p.mu.Lock()
+	now := time.Now()
+	if p.next.Before(now) {
+		p.next = now
+	}
+	delay := p.next.Sub(now)
+	p.next = p.next.Add(p.every)
+	p.mu.Unlock()
+	if delay <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		p.back()
+		return context.Cause(ctx)
+	}
+}
+
+// back returns a turn that was not used.
+func (p *pace) back() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = p.next.Add(-p.every)
+}
+
+// Drain takes the proxy out of service: Ready says so, connections are turned
+// away with the protocol's "not now" (with implicit TLS they are closed), so are
+// logins on connections that are there, and the sessions are kicked at the rate
+// of Options.KickRate, the oldest first. The listeners stay open, so that
+// Undrain is all it takes to come back. Drain blocks until the last session has
+// ended, and returns nil then; or until ctx ends or Undrain is called, and
+// returns why. The proxy stays drained when ctx ends.
+func (r *Router) Drain(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.drain.Lock()
+	before := r.undrain
+	r.undrain = cancel
+	if before == nil {
+		r.o.Logger.Info("draining: no new sessions are taken")
+	} else {
+		before(errDrainedAnew)
+	}
+	r.draining.Store(true)
+	r.live.close(true)
+	r.drain.Unlock()
+
+	r.kick(ctx, r.live.list(&Match{All: true}), "the proxy is being drained")
+	select {
+	case <-r.live.empty():
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+var (
+	errUndrained   = errors.New("the proxy is taken back into service")
+	errDrainedAnew = errors.New("drained anew")
+)
+
+// Undrain takes the proxy back into service, and ends the Drain that runs.
+func (r *Router) Undrain() {
+	r.drain.Lock()
+	defer r.drain.Unlock()
+	if r.undrain == nil {
+		return
+	}
+	r.undrain(errUndrained)
+	r.undrain = nil
+	r.draining.Store(false)
+	r.live.close(false)
+	r.o.Logger.Info("back in service")
+}
+
+// Ready returns nil, or ErrDraining: new sessions should go elsewhere.
+func (r *Router) Ready() error {
+	if r.draining.Load() {
+		return ErrDraining
+	}
+	return nil
+}
+
+// DrainNode takes a node of a backend out of service for this proxy, all nodes
+// when node is empty: new sessions go to the backend's other node or are told
+// "not now", and the sessions there are kicked at the rate of Options.KickRate.
+// It blocks like Kick and returns how many were kicked. Sessions of inbound mail
+// are there when they have dialled the node. Errors: upstream.ErrUnknown.
+func (r *Router) DrainNode(ctx context.Context, backend, node string) (int, error) {
+	if err := r.up.Drain(backend, node, true); err != nil {
+		return 0, err
+	}
+	reason := fmt.Sprintf("node %s of %s is being drained", node, backend)
+	if node == "" {
+		reason = fmt.Sprintf("%s is being drained", backend)
+	}
+	return r.Kick(ctx, Match{Backend: backend, Node: node}, reason), nil
+}
+
+// UndrainNode takes a node back into service. Errors: upstream.ErrUnknown.
+func (r *Router) UndrainNode(backend, node string) error { return r.up.Drain(backend, node, false) }
+
+// Backends returns the backends as they are now, by name.
+func (r *Router) Backends() []Backend { return r.up.Status() }
