@@ -43,9 +43,9 @@ type Flags struct {
 	LogLevel zapcore.Level
 }
 
-// ParseFlags reads a command line. It returns flag.ErrHelp when help was asked
-// for and printed.
-func ParseFlags(name string, args []string, out io.Writer) (Flags, error) {
+// ParseFlags reads a command line. Each of more may add flags of the daemon's
+// own. It returns flag.ErrHelp when help was asked for and printed.
+func ParseFlags(name string, args []string, out io.Writer, more ...func(*flag.FlagSet)) (Flags, error) {
 	var f Flags
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(out)
@@ -54,6 +54,9 @@ func ParseFlags(name string, args []string, out io.Writer) (Flags, error) {
 	fs.BoolVar(&f.Version, "version", false, "print the version and exit")
 	fs.StringVar(&f.Ready, "ready", "", "write the listeners' addresses to this `file`, as JSON, once they accept connections")
 	fs.TextVar(&f.LogLevel, "log-level", zapcore.InfoLevel, "`level`: debug, info, warn or error")
+	for _, add := range more {
+		add(fs)
+	}
 	if err := fs.Parse(args); err != nil {
 		return f, err
 	}
