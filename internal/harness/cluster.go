@@ -48,6 +48,9 @@ type Spec struct {
 	// Foreign are [[backend]] tables of other servers, put into every file.
 	Foreign string
 
+	// ProxyExtra are more lines for each proxy's [proxyd] table.
+	ProxyExtra string
+
 	// Progress is told what is being done; nil: nobody.
 	Progress func(step string)
 }

@@ -150,6 +150,7 @@ const proxyConfig = `[proxyd]
 admin = "{{.Self.Addr.admin}}"
 hostname = "{{.Self.Name}}.{{.Domain}}"
 certificate = { cert_file = "{{.Self.Name}}.pem", key_file = "{{.Self.Name}}.key" }
+{{.ProxyExtra}}
 {{range .Listeners}}
 [[proxyd.listen]]
 protocol = "{{.Protocol}}"
@@ -191,7 +192,7 @@ func (c *Cluster) writeProxy(p *Proxy) error {
 			listeners = append(listeners, entry{l.name, l.protocol, l.tls, l.header, l.tls == "starttls" && l.protocol != "smtp"})
 		}
 	}
-	return c.write(p.Config, shared+proxyConfig, map[string]any{"Self": p, "Listeners": listeners})
+	return c.write(p.Config, shared+proxyConfig, map[string]any{"Self": p, "Listeners": listeners, "ProxyExtra": c.Spec.ProxyExtra})
 }
 
 func (c *Cluster) write(path, text string, more map[string]any) error {
