@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"crypto/tls"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -129,11 +131,13 @@ func (k *talk) wantReply(prefix string) string {
 	return s
 }
 
-// end reads to the end of the connection and returns what came.
+// end reads to the end of the connection, which must come, and returns what was
+// said. A reset is an end too: the server hung up on what it did not read.
 func (k *talk) end() string {
+	k.t.Helper()
 	var b strings.Builder
-	if _, err := k.r.WriteTo(&b); err != nil {
-		fmt.Fprintf(&b, "[%v]", err)
+	if _, err := k.r.WriteTo(&b); errors.Is(err, os.ErrDeadlineExceeded) {
+		k.t.Errorf("the connection did not end in time; heard %.300q", b.String())
 	}
 	return b.String()
 }
