@@ -186,7 +186,11 @@ func TestReserve(t *testing.T) {
 // not, is.
 func TestWriteFaultSweep(t *testing.T) {
 	t.Parallel()
-	for n := int32(0); ; n++ {
+	stride := int32(1)
+	if testing.Short() {
+		stride = 7
+	}
+	for n := int32(0); ; n += stride {
 		mem := vfs.NewMem()
 		var count atomic.Int32
 		f := &faulty{when: func(op errorfs.Op) error {

@@ -90,7 +90,10 @@ func child(dir string) {
 // looks each time at what its answers promised.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	const rounds = 20
+	rounds := 20
+	if testing.Short() {
+		rounds = 4
+	}
 	dir := t.TempDir()
 	exe, err := os.Executable()
 	if err != nil {

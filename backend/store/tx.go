@@ -19,9 +19,6 @@ const (
 	maxTombstones  = 50_000
 )
 
-// keepDeliveries is how long a delivery id is remembered.
-const keepDeliveries = 7 * 24 * time.Hour
-
 // tx collects the effects of one change and what they do to the state: rows in
 // a batch, and what changes in memory. Nothing is seen before commit. The
 // holder of the user's lock owns it.
@@ -322,89 +319,6 @@ func (t *tx) pruneTombstones(tb *txBox) error {
 	})
 }
 
-func (t *tx) rememberDelivery(e effect.Delivered) {
-	row := deliveryRow{t.now, e.Appended}
-	if t.seen == nil {
-		t.seen = make(map[[32]byte]deliveryRow)
-	}
-	t.seen[e.ID] = row
-	t.put(keyDelivery(t.row.id, e.ID), row.append(nil))
-	t.put(keyExpiry(t.now.Time().Add(keepDeliveries).Unix(), t.row.id, e.ID), nil)
-}
-
-// delivery returns the remembered answer to a delivery id.
-func (t *tx) delivery(id [32]byte) (deliveryRow, bool, error) {
-	if row, ok := t.seen[id]; ok {
-		return row, true, nil
-	}
-	return t.u.delivery(t.row.id, id)
-}
-
-// delivery returns what the database remembers of a delivery id.
-func (u *user) delivery(user backend.GUID, id [32]byte) (row deliveryRow, ok bool, err error) {
-	ok, err = get(u.db, keyDelivery(user, id), row.read)
-	if ok && u.s.opts.Clock().Sub(row.time.Time()) > keepDeliveries {
-		return deliveryRow{}, false, err
-	}
-	return row, ok, err
-}
-
-// body returns a body's row as this change leaves it, to be changed.
-func (t *tx) body(guid backend.GUID) (*bodyRow, error) {
-	if row, ok := t.bodies[guid]; ok {
-		return row, nil
-	}
-	row := &bodyRow{}
-	if p, ok := t.places[guid]; ok {
-		row.Place = p
-	} else if ok, err := get(t.u.db, keyBody(t.row.id, guid), row.read); err != nil {
-		return nil, err
-	} else if !ok {
-		return nil, fmt.Errorf("body %s is nowhere", guid)
-	}
-	if t.bodies == nil {
-		t.bodies = make(map[backend.GUID]*bodyRow)
-	}
-	t.bodies[guid] = row
-	return row, nil
-}
-
-func (t *tx) ref(guid backend.GUID) error {
-	row, err := t.body(guid)
-	if err != nil {
-		return err
-	}
-	if row.refs++; row.refs == 1 {
-		t.alive(row.Place, 1)
-	}
-	return nil
-}
-
-func (t *tx) unref(guid backend.GUID) error {
-	row, err := t.body(guid)
-	if err != nil {
-		return err
-	}
-	if row.refs == 0 {
-		return fmt.Errorf("body %s has no reference to take away", guid)
-	}
-	if row.refs--; row.refs == 0 {
-		t.alive(row.Place, -1)
-	}
-	return nil
-}
-
-// alive counts a body of a segment.
-func (t *tx) alive(p segment.Place, sign int64) {
-	if t.live == nil {
-		t.live = make(map[uint32]liveRow)
-	}
-	l := t.live[p.Segment]
-	l.bodies += sign
-	l.bytes += sign * p.Length
-	t.live[p.Segment] = l
-}
-
 // finish writes the rows that the effects touched, and returns the digests of
 // the mailboxes.
 func (t *tx) finish() []effect.MailboxDigest {
@@ -436,63 +350,4 @@ func (t *tx) finish() []effect.MailboxDigest {
 		t.put(keyUser(t.row.id, rowUser), t.row.append(nil))
 	}
 	return digests
-}
-
-// publish shows the change. The caller holds the user's lock.
-func (t *tx) publish() {
-	u := t.u
-	var signal []*backend.Watch
-	u.mu.Lock()
-	u.row = t.row
-	u.exists = u.exists || t.created
-	for name, on := range t.subs {
-		if on {
-			u.subs[name] = struct{}{}
-		} else {
-			delete(u.subs, name)
-		}
-	}
-	for _, tb := range t.boxes {
-		if tb.b != nil && u.names[tb.oldName] == tb.b && (tb.deleted || tb.Name != tb.oldName) {
-			delete(u.names, tb.oldName)
-		}
-	}
-	for id, tb := range t.boxes {
-		for w := range u.watches[id] {
-			signal = append(signal, w)
-		}
-		if tb.deleted {
-			delete(u.boxes, id)
-			continue
-		}
-		tb.show(u)
-	}
-	u.mu.Unlock()
-	for _, tb := range t.boxes {
-		if tb.deleted && tb.b != nil {
-			u.s.views.gone(tb.b)
-		}
-	}
-	if u.s.live.add(t.live) {
-		select {
-		case u.s.wake <- struct{}{}:
-		default:
-		}
-	}
-	for _, w := range signal {
-		w.Signal()
-	}
-}
-
-// show puts the mailbox into the user. The caller holds the user's mu.
-func (tb *txBox) show(u *user) {
-	b := tb.b
-	if b == nil {
-		b = &box{u: u}
-	}
-	b.boxRow = tb.boxRow
-	u.boxes[b.ID], u.names[b.Name] = b, b
-	if b.loaded {
-		b.messages = b.messages.Remove(tb.removed).Update(tb.changed).Append(tb.added...)
-	}
 }
