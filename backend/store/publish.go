@@ -1,8 +1,6 @@
 package store
 
-import (
-	"switchyard/backend"
-)
+import "switchyard/backend"
 
 // publish shows the change. The caller holds the user's lock.
 func (t *tx) publish() {
