@@ -61,7 +61,7 @@ func (s *server) bindAs(dn, password string) error {
 			return err
 		}
 		start := time.Now()
-		err = c.bind(dn, password, s.opts.BindTimeout)
+		err = c.bind(c.simpleBind(dn, password), s.opts.BindTimeout)
 		over := c.line.isOver()
 		s.binders.release(c)
 		switch {
@@ -153,17 +153,25 @@ func (b *binders) close() {
 	}
 }
 
-// bind makes the connection dn's, or nobody's when dn is empty.
-func (c *connection) bind(dn, password string, timeout time.Duration) error {
-	if dn != "" && password == "" {
-		return errors.New("bind without a password") // RFC 4513 §5.1.2
+// simpleBind is the bind of dn with a password, or nobody's when dn is empty.
+func (c *connection) simpleBind(dn, password string) func() error {
+	return func() error {
+		if dn != "" && password == "" {
+			return errors.New("bind without a password") // RFC 4513 §5.1.2
+		}
+		request := ldap.NewSimpleBindRequest(dn, password, nil)
+		request.AllowEmptyPassword = dn == ""
+		_, err := c.SimpleBind(request)
+		return err
 	}
+}
+
+// bind runs a bind, and ends the connection when there is no answer.
+func (c *connection) bind(request func() error, timeout time.Duration) error {
 	if err := c.line.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
-	request := ldap.NewSimpleBindRequest(dn, password, nil)
-	request.AllowEmptyPassword = dn == ""
-	_, err := c.SimpleBind(request)
+	err := request()
 	if err != nil && c.line.isOver() && !ldap.IsErrorAnyOf(err, ldap.LDAPResultInvalidCredentials) {
 		return fmt.Errorf("no answer: %w", err)
 	}

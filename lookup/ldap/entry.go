@@ -19,9 +19,13 @@ const none = "-"
 // sent then, least of all the hash of a password.
 func wanted(o Options) []string {
 	var out []string
-	for _, name := range append([]string{o.Name, o.Home, o.Generation, o.Status, o.Quota, o.Forward}, o.Attributes...) {
+	names := []string{o.Name, o.Home, o.Generation, o.Quota, o.Alias, o.ForwardOnly, o.DeliveryOption}
+	for _, several := range []string{o.Status, o.Forward} {
+		names = append(names, strings.Fields(several)...)
+	}
+	for _, name := range append(names, o.Attributes...) {
 		known := slices.ContainsFunc(out, func(s string) bool { return strings.EqualFold(s, name) })
-		if name != none && !known {
+		if name != none && name != "" && !known {
 			out = append(out, name)
 		}
 	}
@@ -48,13 +52,15 @@ func (d *Directory) account(e *ldap.Entry, name string) (lookup.Account, error) 
 		return value
 	}
 	a.Home = single(d.opts.Home)
-	a.Status = lookup.Status(single(d.opts.Status))
+	status, err := d.status(e)
+	a.Status = status
+	errs = append(errs, err)
 	if v := single(d.opts.Generation); v != "" {
 		n, err := strconv.ParseUint(v, 10, 64)
 		a.Generation = n
 		errs = append(errs, named(d.opts.Generation, err))
 	}
-	if v := single(d.opts.Quota); v != "" {
+	if v := single(d.opts.Quota); v != "" && !slices.Contains(d.opts.NoQuota, v) {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err == nil && n < 0 {
 			err = fmt.Errorf("%d is less than zero", n)
@@ -65,18 +71,115 @@ func (d *Directory) account(e *ldap.Entry, name string) (lookup.Account, error) 
 	if err := errors.Join(errs...); err != nil {
 		return lookup.Account{}, err
 	}
-	if d.opts.Forward != none {
-		a.Forwards = e.GetEqualFoldAttributeValues(d.opts.Forward)
-	}
+	d.delivery(e, &a)
 	for _, attribute := range d.opts.Attributes {
-		if values := e.GetEqualFoldAttributeValues(attribute); len(values) > 0 {
-			if a.Attributes == nil {
-				a.Attributes = make(map[string]string)
-			}
-			a.Attributes[strings.ToLower(attribute)] = strings.Join(values, "\n")
-		}
+		set(&a, attribute, strings.Join(e.GetEqualFoldAttributeValues(attribute), "\n"))
 	}
 	return a, nil
+}
+
+// delivery reads what becomes of the account's mail beside its home.
+func (d *Directory) delivery(e *ldap.Entry, a *lookup.Account) {
+	for _, attribute := range strings.Fields(d.opts.Forward) {
+		for _, value := range d.values(e, attribute) {
+			a.Forwards = append(a.Forwards, addresses(value)...)
+		}
+	}
+	only := slices.ContainsFunc(d.values(e, d.opts.ForwardOnly), func(v string) bool { return strings.EqualFold(v, "TRUE") })
+	if d.opts.DeliveryOption != "" {
+		ways := strings.Fields(strings.ToLower(strings.Join(d.values(e, d.opts.DeliveryOption), " ")))
+		if !slices.Contains(ways, "forward") {
+			a.Forwards = nil
+		}
+		only = only || !slices.Contains(ways, "mailbox")
+	}
+	if only && len(a.Forwards) > 0 {
+		set(a, "fwdonly", "1")
+	}
+	set(a, "alias", strings.Join(d.values(e, d.opts.Alias), ","))
+}
+
+// set gives the account an attribute, unless there is no value.
+func set(a *lookup.Account, label, value string) {
+	if value == "" {
+		return
+	}
+	if a.Attributes == nil {
+		a.Attributes = make(map[string]string)
+	}
+	a.Attributes[strings.ToLower(label)] = value
+}
+
+// addresses takes a list with commas apart. One with a quoted part may have
+// commas inside and is left whole.
+func addresses(value string) []string {
+	if strings.Contains(value, `"`) {
+		return []string{value}
+	}
+	var out []string
+	for address := range strings.SplitSeq(value, ",") {
+		if address = strings.TrimSpace(address); address != "" {
+			out = append(out, address)
+		}
+	}
+	return out
+}
+
+// status reads the attributes of the status; the one that allows least counts.
+func (d *Directory) status(e *ldap.Entry) (lookup.Status, error) {
+	var out lookup.Status
+	for _, attribute := range strings.Fields(d.opts.Status) {
+		value, err := d.single(e, attribute)
+		if err != nil {
+			return "", err
+		}
+		s, err := d.opts.statusOf(value)
+		if err != nil {
+			return "", named(attribute, err)
+		}
+		if out == "" || strictness(s) > strictness(out) {
+			out = s
+		}
+	}
+	return out, nil
+}
+
+// statusOf translates a value.
+func (o *Options) statusOf(value string) (lookup.Status, error) {
+	value = strings.ToLower(value)
+	if o.DisabledBits != 0 && value != "" {
+		bits, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return "", err
+		}
+		if bits&o.DisabledBits != 0 {
+			return lookup.StatusSuspended, nil
+		}
+		return lookup.StatusOK, nil
+	}
+	if s, ok := o.StatusWords[value]; ok {
+		return s, nil
+	}
+	return lookup.Status(value), nil
+}
+
+// strictness grows with what a status forbids.
+func strictness(s lookup.Status) int {
+	switch {
+	case s.MayLogin():
+		return 0
+	case s.MayReceive():
+		return 1
+	}
+	return 2
+}
+
+// values returns the values of an attribute.
+func (d *Directory) values(e *ldap.Entry, attribute string) []string {
+	if attribute == none {
+		return nil
+	}
+	return e.GetEqualFoldAttributeValues(attribute)
 }
 
 // single returns the value of an attribute that may have one at most.

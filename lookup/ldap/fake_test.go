@@ -159,9 +159,13 @@ func (r request) send(op *ber.Packet) {
 	r.conn.Write(p.Bytes())
 }
 
-// wanted is the name in a search for the default filter.
+// wanted is the name in a search for the default filter, or someone's when it
+// is for all names.
 func (r request) wanted() string {
 	and := r.op.Children[6]
+	if len(and.Children[1].Children) == 0 {
+		return "someone@example.test"
+	}
 	return and.Children[1].Children[1].Data.String()
 }
 

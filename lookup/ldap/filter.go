@@ -43,6 +43,15 @@ func (f filter) of(name string) string {
 	return strings.Join(f, ldap.EscapeFilter(name))
 }
 
+// any is a filter for the accounts of all names.
+func (f filter) any() (string, error) {
+	all := strings.Join(f, "*")
+	if _, err := ldap.CompileFilter(all); err != nil {
+		return "", fmt.Errorf("filter %q: %w", all, err)
+	}
+	return all, nil
+}
+
 // sameShape reports whether two filters are the same but for the length and
 // bytes of their values.
 func sameShape(a, b *ber.Packet) bool {

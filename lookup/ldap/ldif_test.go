@@ -45,7 +45,7 @@ func accountsLDIF() []byte {
 		"# Written by: go test ./lookup/ldap -run TestAccountsLDIF -update\n")
 	entry(b, "dc=example,dc=test", "objectClass", "domain", "dc", "example")
 	entry(b, base, "objectClass", "organizationalUnit", "ou", "people")
-	for _, cn := range []string{serviceDN, limitedDN, blindDN} {
+	for _, cn := range []string{serviceDN, limitedDN, blindDN, readerDN} {
 		name := strings.TrimPrefix(strings.Split(cn, ",")[0], "cn=")
 		entry(b, cn, "objectClass", "organizationalRole", "objectClass", "simpleSecurityObject", "cn", name,
 			"userPassword", ssha(name, servicePass))

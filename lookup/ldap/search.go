@@ -70,16 +70,22 @@ func (s *server) prove(c *connection) error {
 	what, request := "the base", ldap.NewSearchRequest(s.dir.base, ldap.ScopeBaseObject, ldap.NeverDerefAliases, 1, 0, false,
 		"(objectClass=*)", []string{"1.1"}, nil) // RFC 4511 §4.5.1.8: no attributes
 	if s.opts.Canary != "" {
-		what, request = "the canary "+s.opts.Canary, s.dir.request(s.opts.Canary)
+		what, request = "the canary "+s.opts.Canary, s.dir.request(s.opts.Canary, s.dir.wanted)
+		if s.opts.Verify != nil {
+			request.Attributes = s.dir.wantedWithHash
+		}
 	}
 	result, err := c.Search(request)
-	_, err = single(result, err)
+	entry, err := single(result, err)
 	if errors.Is(err, lookup.ErrAbsent) {
 		// The chain of errors ends here: this is not about an account.
 		return fmt.Errorf("%s is not there or may not be read", what)
 	}
 	if err != nil {
 		return fmt.Errorf("look for %s: %w", what, err)
+	}
+	if s.opts.Verify != nil && s.opts.Canary != "" && len(s.dir.hashes(entry)) == 0 {
+		return fmt.Errorf("%s of %s is missing or may not be read", s.opts.Hash, what)
 	}
 	return c.line.SetReadDeadline(time.Time{})
 }

@@ -133,15 +133,27 @@ func (s *server) openSearch(ctx context.Context) (*searchConn, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { c.line.Close() })
 	defer stop()
-	if err := c.bind(s.opts.BindDN, s.opts.Password, s.opts.BindTimeout); err != nil {
+	if err := s.bindService(c); err != nil {
 		c.close()
-		return nil, fmt.Errorf("bind as the service: %w", err)
+		return nil, err
 	}
 	if err := s.prove(c); err != nil {
 		c.close()
 		return nil, err
 	}
 	return &searchConn{connection: c, server: s}, nil
+}
+
+// bindService makes a connection the service's.
+func (s *server) bindService(c *connection) error {
+	request := c.simpleBind(s.opts.BindDN, s.opts.Password)
+	if s.opts.External {
+		request = c.ExternalBind
+	}
+	if err := c.bind(request, s.opts.BindTimeout); err != nil {
+		return fmt.Errorf("bind as the service: %w", err)
+	}
+	return nil
 }
 
 // setSlot changes a slot, tells those who wait for it, and logs when the

@@ -27,6 +27,8 @@ const (
 	serviceDN   = "cn=mail,dc=example,dc=test"
 	limitedDN   = "cn=limited,dc=example,dc=test" // may see one entry of a search
 	blindDN     = "cn=blind,dc=example,dc=test"   // may not read swName
+	readerDN    = "cn=reader,dc=example,dc=test"  // may read hashes
+	adminDN     = "cn=admin,dc=example,dc=test"
 	servicePass = "service-secret"
 )
 
@@ -39,6 +41,7 @@ type slapd struct {
 	tls      string // ldaps:// URL
 	socket   string // ldapi:// URL
 	ca       *x509.CertPool
+	client   tls.Certificate // of the service, for EXTERNAL
 	cmd      *exec.Cmd
 	exited   chan struct{}
 	lastWord *strings.Builder
@@ -69,25 +72,39 @@ include /etc/ldap/schema/inetorgperson.schema
 include %[1]s
 modulepath /usr/lib/ldap
 moduleload back_mdb
+moduleload syncprov
 TLSCertificateFile %[2]s/server.pem
 TLSCertificateKeyFile %[2]s/server.key
-TLSVerifyClient never
+TLSCACertificateFile %[2]s/server.pem
+TLSVerifyClient allow
+authz-regexp "^gidNumber=[0-9]*[+]uidNumber=[0-9]*,cn=peercred,cn=external,cn=auth$" "%[5]s"
+authz-regexp "^cn=proxy of a test$" "%[5]s"
 database mdb
 suffix dc=example,dc=test
 rootdn cn=admin,dc=example,dc=test
+rootpw %[6]s
 directory %[2]s/db
 maxsize 67108864
 dbnosync
 index objectClass,swName,mail eq
 limits dn.exact="%[3]s" size=1
-access to attrs=userPassword by anonymous auth by * none
+limits dn.exact="%[5]s" size=unlimited
+limits dn.exact="%[7]s" size=unlimited
+access to attrs=userPassword by dn.exact="%[7]s" read by anonymous auth by * none
 access to attrs=swName by dn.exact="%[4]s" search by * read
 access to * by users read by anonymous search
+%[8]s
 `
 
-// startSlapd starts a server loaded with LDIF files of testdata/ldif. It ends
-// with the test.
+// startSlapd starts a server loaded with LDIF files of testdata/ldif, which
+// tells of changes. It ends with the test.
 func startSlapd(t testing.TB, ldifs ...string) *slapd {
+	t.Helper()
+	return startSlapdWith(t, "overlay syncprov", ldifs...)
+}
+
+// startSlapdWith starts a server with more lines of configuration.
+func startSlapdWith(t testing.TB, more string, ldifs ...string) *slapd {
 	t.Helper()
 	program(t, "slapd")
 	s := &slapd{dir: t.TempDir()}
@@ -98,9 +115,9 @@ func startSlapd(t testing.TB, ldifs ...string) *slapd {
 	if err := os.Mkdir(filepath.Join(s.dir, "db"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s.ca = certify(t, s.dir)
+	s.ca, s.client = certify(t, s.dir)
 	s.conf = filepath.Join(s.dir, "slapd.conf")
-	text := fmt.Sprintf(configuration, schema, s.dir, limitedDN, blindDN)
+	text := fmt.Sprintf(configuration, schema, s.dir, limitedDN, blindDN, serviceDN, servicePass, readerDN, more)
 	if err := os.WriteFile(s.conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -209,18 +226,23 @@ func freePort(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// certify writes a certificate for 127.0.0.1, which is its own authority.
-func certify(t testing.TB, dir string) *x509.CertPool {
+// certify writes a certificate for 127.0.0.1, which is its own authority, and
+// returns a client's that it signed.
+func certify(t testing.TB, dir string) (*x509.CertPool, tls.Certificate) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	newKey := func() *ecdsa.PrivateKey {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
 	}
+	key, clientKey := newKey(), newKey()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "slapd of a test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -241,5 +263,24 @@ func certify(t testing.TB, dir string) *x509.CertPool {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(certificate)
-	return pool
+	clientTemplate := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "proxy of a test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	clientDER, err := x509.CreateCertificate(rand.Reader, clientTemplate, template, &clientKey.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pool, tls.Certificate{Certificate: [][]byte{clientDER}, PrivateKey: clientKey}
+}
+
+// modifyOffline changes the database of a server that is stopped.
+func (s *slapd) modifyOffline(t testing.TB, ldif string) {
+	t.Helper()
+	cmd := exec.Command(program(t, "slapmodify"), "-w", "-f", s.conf)
+	cmd.Stdin = strings.NewReader(ldif)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
