@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -194,8 +195,10 @@ func (c *Conn) TLS() *tls.ConnectionState {
 
 // Detach gives up the connection for splicing: without TLS the very net.Conn
 // that NewConn got, else the *tls.Conn over it, all deadlines removed, and the
-// bytes that were received but not read. Conn must not be used afterwards,
-// except for Close.
+// bytes that were received but not read (nil when there are none). Afterwards
+// only Close, TLS, the addresses and the byte counts may be called; the buffers
+// are gone. What lies under a *tls.Conn has the methods Base and Rebase, by
+// which a splice puts a socket of its own there; Close does nothing then.
 func (c *Conn) Detach() (net.Conn, []byte, error) {
 	if err := c.w.Flush(); err != nil {
 		return nil, nil, err
@@ -204,6 +207,10 @@ func (c *Conn) Detach() (net.Conn, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(rest) == 0 {
+		rest = nil
+	}
+	c.r, c.w = nil, nil // a joined session that is idle holds no buffer
 	c.raw.idle.Store(0)
 	c.raw.limit.Store(0)
 	if err := c.raw.Conn.SetDeadline(time.Time{}); err != nil {
@@ -225,8 +232,12 @@ func (c *Conn) BytesWritten() int64 { return c.raw.written.Load() }
 func (c *Conn) RemoteAddr() netip.AddrPort { return AddrPort(c.raw.RemoteAddr()) }
 func (c *Conn) LocalAddr() netip.AddrPort  { return AddrPort(c.raw.LocalAddr()) }
 
-// Close closes the connection at once; with TLS, the close is announced.
+// Close closes the connection at once; with TLS, the close is announced. It
+// does nothing when the connection was detached and rebased: it is another's.
 func (c *Conn) Close() error {
+	if c.raw.rebased.Load() {
+		return nil
+	}
 	if _, ok := c.top.(*tls.Conn); ok {
 		c.raw.idle.Store(int64(time.Second)) // for close_notify
 	}
@@ -251,6 +262,21 @@ type timed struct {
 	stopped atomic.Pointer[error]
 	read    atomic.Int64
 	written atomic.Int64
+	rebased atomic.Bool
+	swap    sync.Mutex // keeps interrupt and Rebase apart
+}
+
+// Base is the connection underneath.
+func (t *timed) Base() net.Conn { return t.Conn }
+
+// Rebase puts nc in the place of the connection underneath, which becomes the
+// caller's to close. Reads and writes go straight to nc from now on, without
+// deadlines, and are counted as before. No other read or write may be under way.
+func (t *timed) Rebase(nc net.Conn) {
+	t.swap.Lock()
+	defer t.swap.Unlock()
+	t.Conn = nc
+	t.rebased.Store(true)
 }
 
 // deadline is when an operation that begins now must have ended.
@@ -268,6 +294,11 @@ func (t *timed) deadline() time.Time {
 }
 
 func (t *timed) interrupt(cause error) {
+	t.swap.Lock()
+	defer t.swap.Unlock()
+	if t.rebased.Load() {
+		return
+	}
 	t.stopped.Store(&cause)
 	t.Conn.SetDeadline(time.Unix(1, 0))
 }
@@ -295,6 +326,11 @@ func (t *timed) end(err error) error {
 }
 
 func (t *timed) Read(p []byte) (int, error) {
+	if t.rebased.Load() {
+		n, err := t.Conn.Read(p)
+		t.read.Add(int64(n))
+		return n, err
+	}
 	if err := t.begin(t.Conn.SetReadDeadline); err != nil {
 		return 0, err
 	}
@@ -304,6 +340,11 @@ func (t *timed) Read(p []byte) (int, error) {
 }
 
 func (t *timed) Write(p []byte) (int, error) {
+	if t.rebased.Load() {
+		n, err := t.Conn.Write(p)
+		t.written.Add(int64(n))
+		return n, err
+	}
 	if err := t.begin(t.Conn.SetWriteDeadline); err != nil {
 		return 0, err
 	}

@@ -37,11 +37,20 @@ const (
 // it started has ended.
 func Join(ctx context.Context, front, back net.Conn, o Options) (Result, error) {
 	o.fill()
+	return newJoint(front, back, o).run(ctx)
+}
+
+func newJoint(front, back net.Conn, o Options) *joint {
 	j := &joint{front: front, back: back, o: o}
 	j.in = direction{joint: j, src: front, dst: back, rest: o.FrontRest}
 	j.out = direction{joint: j, src: back, dst: front, rest: o.BackRest}
+	return j
+}
+
+// run is Join.
+func (j *joint) run(ctx context.Context) (Result, error) {
 	j.touch()
-	j.limitSilence(o.Idle)
+	j.limitSilence(j.o.Idle)
 
 	drained := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -1,0 +1,176 @@
+package splice
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// LoopOptions for NewLoop. The zero value works.
+type LoopOptions struct {
+	// Workers is how many goroutines move bytes, each with an epoll descriptor
+	// of its own. Zero means one for each processor that Go may use.
+	Workers int
+
+	// Pipes is how many pipes a worker may use for splice(2) at once; each has
+	// two descriptors and holds at most 256 kB of kernel memory. Sessions that
+	// find none are copied. Zero means 32, less than zero none.
+	Pipes int
+}
+
+func (o *LoopOptions) fill() {
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Pipes == 0 {
+		o.Pipes = 32
+	}
+}
+
+// Session is a joined session. It is safe for concurrent use, also when the
+// session has ended: then the methods do nothing.
+type Session interface {
+	// Goodbye closes the backend's half, as the end of Join's ctx does: a
+	// backend then finishes the answer in hand, says goodbye in its own words
+	// and closes. Both sides are cut off after Options.Grace. The session ends
+	// as Drained with cause as its error, unless it was ending already.
+	Goodbye(cause error)
+
+	// Cut closes both sides now. The session ends as Drained with cause.
+	Cut(cause error)
+
+	// Moved returns how many bytes went to the backend and to the client so
+	// far.
+	Moved() (in, out int64)
+}
+
+// Loop holds joined sessions. A session on which nothing moves costs it a few
+// hundred bytes beside the two sockets (with TLS: and the *tls.Conn): no
+// goroutine, no pipe, no buffer. It is safe for concurrent use.
+type Loop struct {
+	o      LoopOptions
+	system system
+	ctx    context.Context // of the sessions that a goroutine pair serves
+	stop   context.CancelCauseFunc
+	live   atomic.Int64
+
+	mu     sync.Mutex
+	cause  error // not nil: closed
+	joined sync.WaitGroup
+}
+
+var errClosed = errors.New("the loop is closed")
+
+// NewLoop starts a loop. Close ends it. It fails when the system has no
+// descriptors left.
+func NewLoop(o LoopOptions) (*Loop, error) {
+	o.fill()
+	l := &Loop{o: o}
+	l.ctx, l.stop = context.WithCancelCause(context.Background())
+	if err := l.system.start(l); err != nil {
+		l.stop(err)
+		return nil, err
+	}
+	return l, nil
+}
+
+// Join is the function Join as a session of the loop: it returns at once, and
+// calls done when the session has ended, once, with what Join would have
+// returned. Both connections are the loop's from now on, and nobody may use
+// them again; closing a *net.TCPConn does nothing, nor does closing a wire.Conn
+// that they were detached from.
+//
+// done is called by a goroutine that serves many sessions, maybe before Join
+// has returned: it must not block, nor call Close.
+//
+// Connections that are neither a *net.TCPConn nor a *tls.Conn over one (by way
+// of wire.Conn) are served by two goroutines, and so is everything where there
+// is no epoll.
+func (l *Loop) Join(front, back net.Conn, o Options, done func(Result, error)) Session {
+	o.fill()
+	l.mu.Lock()
+	if l.cause != nil {
+		l.mu.Unlock()
+		cutOff(front)
+		cutOff(back)
+		done(Result{End: Drained}, l.cause)
+		return ended{}
+	}
+	l.joined.Add(1)
+	l.live.Add(1)
+	l.mu.Unlock()
+	if s := l.system.park(front, back, o, done); s != nil {
+		return s
+	}
+	return l.serve(front, back, o, done)
+}
+
+// left counts a session that has ended, behind its done.
+func (l *Loop) left() {
+	l.live.Add(-1)
+	l.joined.Done()
+}
+
+// Len is the number of sessions.
+func (l *Loop) Len() int { return int(l.live.Load()) }
+
+// Close says goodbye to all sessions, waits for them, and ends what NewLoop
+// started. It takes no longer than the longest Options.Grace of a session.
+// Sessions that are joined afterwards end at once. A nil cause stands for a
+// general one.
+func (l *Loop) Close(cause error) {
+	if cause == nil {
+		cause = errClosed
+	}
+	l.mu.Lock()
+	first := l.cause == nil
+	if first {
+		l.cause = cause
+	}
+	l.mu.Unlock()
+	if first {
+		l.stop(cause)
+		l.system.goodbye(cause)
+	}
+	l.joined.Wait()
+	if first {
+		l.system.close()
+	}
+}
+
+// served is a session that goroutines serve.
+type served struct {
+	j    *joint
+	stop context.CancelCauseFunc
+}
+
+// serve joins two connections by way of the portable Join.
+func (l *Loop) serve(front, back net.Conn, o Options, done func(Result, error)) Session {
+	ctx, stop := context.WithCancelCause(l.ctx)
+	s := &served{j: newJoint(front, back, o), stop: stop}
+	go func() {
+		defer l.left()
+		defer stop(nil)
+		done(s.j.run(ctx))
+	}()
+	return s
+}
+
+func (s *served) Goodbye(cause error) { s.stop(cause) }
+
+func (s *served) Cut(cause error) {
+	s.j.ended(Drained, cause)
+	s.j.closeBoth()
+}
+
+func (s *served) Moved() (in, out int64) { return s.j.in.n.Load(), s.j.out.n.Load() }
+
+// ended is a session that never began.
+type ended struct{}
+
+func (ended) Goodbye(error)          {}
+func (ended) Cut(error)              {}
+func (ended) Moved() (in, out int64) { return 0, 0 }
