@@ -91,15 +91,17 @@ func (r *Router) complete(m *Match) {
 // wait for their goodbyes. The reason stands in the sessions' log lines.
 func (r *Router) Kick(ctx context.Context, m Match, reason string) int {
 	r.complete(&m)
-	n := r.kick(ctx, r.live.list(&m), reason)
-	r.o.Logger.Info("sessions kicked", zap.Int("sessions", n), zap.String("reason", reason))
-	return n
+	return r.kick(ctx, r.live.list(&m), reason, func() bool { return true })
 }
 
-func (r *Router) kick(ctx context.Context, sessions []*live, reason string) (n int) {
+// kick ends sessions at the router's pace while they still have to end.
+func (r *Router) kick(ctx context.Context, sessions []*live, reason string, still func() bool) (n int) {
 	cause := &KickedError{reason}
+	defer func() {
+		r.o.Logger.Info("sessions kicked", zap.Int("sessions", n), zap.String("reason", reason))
+	}()
 	for _, l := range sessions {
-		if err := r.pace.wait(ctx); err != nil {
+		if r.pace.wait(ctx) != nil || !still() {
 			return n
 		}
 		if r.live.kick(l, cause) {
@@ -173,54 +175,52 @@ func (p *pace) back() {
 	p.next = p.next.Add(-p.every)
 }
 
-// Drain takes the proxy out of service: Ready says so, connections are turned
-// away with the protocol's "not now" (with implicit TLS they are closed), so are
-// logins on connections that are there, and the sessions are kicked at the rate
-// of Options.KickRate, the oldest first. The listeners stay open, so that
-// Undrain is all it takes to come back. Drain blocks until the last session has
-// ended, and returns nil then; or until ctx ends or Undrain is called, and
-// returns why. The proxy stays drained when ctx ends.
-func (r *Router) Drain(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	r.drain.Lock()
-	before := r.undrain
-	r.undrain = cancel
-	if before == nil {
-		r.o.Logger.Info("draining: no new sessions are taken")
-	} else {
-		before(errDrainedAnew)
-	}
-	r.draining.Store(true)
-	r.live.close(true)
-	r.drain.Unlock()
+// SetDraining takes the proxy out of service, or back into it, and returns at
+// once. Out of service, Ready says so, connections are turned away with the
+// protocol's "not now" (with implicit TLS they are closed), and so are logins on
+// connections that are there. The listeners stay open. Sessions go on; see
+// Drain.
+func (r *Router) SetDraining(on bool) { r.setDraining(on) }
 
-	r.kick(ctx, r.live.list(&Match{All: true}), "the proxy is being drained")
+// setDraining returns a channel that is closed when the proxy is taken back into
+// service.
+func (r *Router) setDraining(on bool) <-chan struct{} {
+	r.drain.Lock()
+	defer r.drain.Unlock()
+	switch {
+	case on && r.undrained == nil:
+		r.undrained = make(chan struct{})
+		r.draining.Store(true)
+		r.live.close(true)
+		r.o.Logger.Info("draining: no new sessions are taken")
+	case !on && r.undrained != nil:
+		close(r.undrained)
+		r.undrained = nil
+		r.draining.Store(false)
+		r.live.close(false)
+		r.o.Logger.Info("back in service")
+	}
+	return r.undrained
+}
+
+// ErrUndrained is Drain's error when the proxy is taken back into service.
+var ErrUndrained = errors.New("the proxy is back in service")
+
+// Drain is SetDraining, and ends the sessions at the rate of Options.KickRate,
+// the oldest first. It blocks until the last one has ended, and returns nil
+// then; or until ctx ends, whose cause it returns, or the proxy is taken back
+// into service. The proxy stays out of service when ctx ends.
+func (r *Router) Drain(ctx context.Context) error {
+	undrained := r.setDraining(true)
+	r.kick(ctx, r.live.list(&Match{All: true}), "the proxy is being drained", r.draining.Load)
 	select {
 	case <-r.live.empty():
 		return nil
+	case <-undrained:
+		return ErrUndrained
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-var (
-	errUndrained   = errors.New("the proxy is taken back into service")
-	errDrainedAnew = errors.New("drained anew")
-)
-
-// Undrain takes the proxy back into service, and ends the Drain that runs.
-func (r *Router) Undrain() {
-	r.drain.Lock()
-	defer r.drain.Unlock()
-	if r.undrain == nil {
-		return
-	}
-	r.undrain(errUndrained)
-	r.undrain = nil
-	r.draining.Store(false)
-	r.live.close(false)
-	r.o.Logger.Info("back in service")
 }
 
 // Ready returns nil, or ErrDraining: new sessions should go elsewhere.
@@ -231,24 +231,32 @@ func (r *Router) Ready() error {
 	return nil
 }
 
-// DrainNode takes a node of a backend out of service for this proxy, all nodes
-// when node is empty: new sessions go to the backend's other node or are told
-// "not now", and the sessions there are kicked at the rate of Options.KickRate.
-// It blocks like Kick and returns how many were kicked. Sessions of inbound mail
-// are there when they have dialled the node. Errors: upstream.ErrUnknown.
+// SetNodeDraining takes a node of a backend out of service for this proxy, or
+// back into it, all its nodes when node is empty: new sessions go to the
+// backend's other node or are told "not now". Sessions that are there go on; see
+// DrainNode. Errors: upstream.ErrUnknown.
+func (r *Router) SetNodeDraining(backend, node string, on bool) error {
+	return r.up.Drain(backend, node, on)
+}
+
+// DrainNode is SetNodeDraining, and ends the sessions there at the rate of
+// Options.KickRate, until the node is taken back into service. Sessions of
+// inbound mail are there when they have dialled the node. It blocks like Kick
+// and returns how many were kicked. Errors: upstream.ErrUnknown.
 func (r *Router) DrainNode(ctx context.Context, backend, node string) (int, error) {
 	if err := r.up.Drain(backend, node, true); err != nil {
 		return 0, err
 	}
-	reason := fmt.Sprintf("node %s of %s is being drained", node, backend)
-	if node == "" {
-		reason = fmt.Sprintf("%s is being drained", backend)
+	place := backend
+	if node != "" {
+		place = fmt.Sprintf("node %s of %s", node, backend)
 	}
-	return r.Kick(ctx, Match{Backend: backend, Node: node}, reason), nil
+	there := r.live.list(&Match{Backend: backend, Node: node})
+	return r.kick(ctx, there, place+" is being drained", func() bool { return r.up.Drained(backend, node) }), nil
 }
-
-// UndrainNode takes a node back into service. Errors: upstream.ErrUnknown.
-func (r *Router) UndrainNode(backend, node string) error { return r.up.Drain(backend, node, false) }
 
 // Backends returns the backends as they are now, by name.
 func (r *Router) Backends() []Backend { return r.up.Status() }
+
+// Joined returns how many sessions are joined to each node.
+func (r *Router) Joined() map[Leg]int { return r.live.joined() }

@@ -223,6 +223,19 @@ func (g *registry) each(m *Match, found func(*live)) {
 	}
 }
 
+// joined counts the joined sessions of each node.
+func (g *registry) joined() map[Leg]int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := make(map[Leg]int)
+	for l := g.oldest; l != nil; l = l.newer {
+		if l.about.State == StateJoined {
+			out[Leg{l.about.Home, l.about.Node}]++
+		}
+	}
+	return out
+}
+
 // of returns the sessions of a user.
 func (g *registry) of(user string) []*live {
 	g.mu.Lock()

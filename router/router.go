@@ -176,14 +176,14 @@ type Router struct {
 	o    Options
 	gate *admit.Gate
 
-	live     registry
-	tallies  tallies
-	asked    asked
-	kicked   atomic.Uint64
-	pace     pace
-	draining atomic.Bool
-	drain    sync.Mutex
-	undrain  context.CancelCauseFunc // ends the latest Drain; nil unless draining; held by drain
+	live      registry
+	tallies   tallies
+	asked     asked
+	kicked    atomic.Uint64
+	pace      pace
+	draining  atomic.Bool
+	drain     sync.Mutex    // held to change what follows
+	undrained chan struct{} // closed when draining ends; nil unless draining
 }
 
 // New makes a router.

@@ -57,6 +57,9 @@ func (talk) Serve(ctx context.Context, s *router.Session) error {
 				return err
 			}
 		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err := s.Conn.Line("%d", router.KindOf(err)); err != nil {
 			return err
 		}

@@ -153,18 +153,18 @@ func (s *Session) Join(ctx context.Context, b *Back) error {
 		// interrupted at any moment.
 		return context.Cause(ctx)
 	}
-	front, frontRest, err := s.Conn.Detach()
-	if err != nil {
-		return err
-	}
-	back, backRest, err := b.Detach()
-	if err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return backendError("splice", err)
+	back, backRest, backErr := b.Detach()
+	if backErr != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	s.join()
+	front, frontRest, err := s.Conn.Detach() // and the client hears of its login
+	switch {
+	case err != nil:
+		return err
+	case backErr != nil:
+		return backendError("splice", backErr)
+	}
 	before, beforeOut := s.Conn.BytesRead(), s.Conn.BytesWritten()
 	r, err := splice.Join(ctx, front, back, splice.Options{
 		FrontRest: frontRest, BackRest: backRest,

@@ -31,6 +31,13 @@ func (d *Directory) Add(a lookup.Account, password string) {
 	d.passwords[a.Name] = password
 }
 
+// Alias gives an account another name.
+func (d *Directory) Alias(alias, name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.accounts[alias], d.passwords[alias] = d.accounts[name], d.passwords[name]
+}
+
 // Move changes what Fresh answers, and what the rest answers behind a Forget:
 // the account has moved under a warm cache.
 func (d *Directory) Move(name, home string, generation uint64) {

@@ -37,6 +37,9 @@ type Config struct {
 	Directory router.Directory // nil: an empty one
 	TLS       *tls.Config      // for clients' TLS step
 	Net       net.Listener     // nil: loopback TCP
+
+	// Wrap may put something between the router and its backends.
+	Wrap func(router.Upstream) router.Upstream
 }
 
 // Proxy is a running router with one listener.
@@ -73,6 +76,10 @@ func Start(t T, c Config) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var up router.Upstream = set
+	if c.Wrap != nil {
+		up = c.Wrap(set)
+	}
 	ln := c.Net
 	if ln == nil {
 		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
@@ -82,7 +89,7 @@ func Start(t T, c Config) *Proxy {
 	c.Listener.Name, c.Listener.Protocol = "test", c.Protocol
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Proxy{
-		Addr: ln.Addr().String(), Router: router.New(c.Directory, set, c.Options), Logs: logs,
+		Addr: ln.Addr().String(), Router: router.New(c.Directory, up, c.Options), Logs: logs,
 		t: t, config: c.TLS, stop: cancel, done: make(chan error, 1),
 	}
 	go func() { p.done <- p.Router.Serve(ctx, ln, c.Listener) }()

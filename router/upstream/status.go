@@ -71,9 +71,19 @@ func (s *Set) Drain(backend, node string, on bool) error {
 	}
 }
 
-// Drained reports whether a node is out of service.
+// Drained reports whether a node is out of service; with an empty name, whether
+// all nodes of the backend are.
 func (s *Set) Drained(backend, node string) bool {
-	return slices.ContainsFunc(s.backends[backend], func(n *member) bool { return n.Name == node && n.drained.Load() })
+	found := false
+	for _, n := range s.backends[backend] {
+		if node != "" && node != n.Name {
+			continue
+		}
+		if found = true; !n.drained.Load() {
+			return false
+		}
+	}
+	return found
 }
 
 // Status describes all backends, by name, and their nodes in the order of the

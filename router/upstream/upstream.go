@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,9 +132,10 @@ type member struct {
 	ok, failed, interrupted atomic.Uint64 // dials
 }
 
-// New makes a set. It refuses names that are empty or occur twice, and backends
-// without nodes. For a node without TLS it logs a warning: the proxy's secret
-// would travel in clear, and a backendd refuses it then.
+// New makes a set. It refuses names that are empty or occur twice, backends
+// without nodes, and two nodes of one name in a backend. For a node without TLS
+// it logs a warning: the proxy's secret would travel in clear, and a backendd
+// refuses it then.
 func New(backends []Backend, o Options) (*Set, error) {
 	o.fill()
 	s := &Set{o: o, backends: make(map[string][]*member, len(backends)), failed: make(map[string]failure)}
@@ -151,6 +153,9 @@ func New(backends []Backend, o Options) (*Set, error) {
 		for _, n := range b.Nodes {
 			if err := s.checkNode(b.Name, n); err != nil {
 				return nil, err
+			}
+			if slices.ContainsFunc(nodes, func(m *member) bool { return m.Name == n.Name }) {
+				return nil, fmt.Errorf("backend %q has two nodes named %q: give each a name of its own", b.Name, n.Name)
 			}
 			nodes = append(nodes, &member{Node: n})
 		}

@@ -201,6 +201,7 @@ func TestNewRefuses(t *testing.T) {
 		"no name":     {[]Backend{{"", []Node{node("a", "a:1")}}}, "no name"},
 		"twice":       {[]Backend{{"b1", []Node{node("a", "a:1")}}, {"b1", []Node{node("a", "a:1")}}}, "twice"},
 		"no nodes":    {[]Backend{{"b1", nil}}, "no nodes"},
+		"twins":       {[]Backend{{"b1", []Node{node("a", "a:1"), node("a", "b:1")}}}, "two nodes named"},
 		"bad address": {[]Backend{{"b1", []Node{node("a", "nowhere")}}}, "nowhere"},
 	} {
 		if _, err := New(c.backends, Options{}); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -1,0 +1,184 @@
+package console
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"strconv"
+
+	"switchyard/router"
+
+	"go.uber.org/zap"
+)
+
+// match makes the description of sessions that a request has in mind.
+func (o *order) match() (router.Match, error) {
+	m := router.Match{Session: o.Session, User: o.User, Backend: o.Backend, Node: o.Node, Protocol: o.Protocol}
+	if o.Client == "" {
+		return m, nil
+	}
+	if a, err := netip.ParseAddr(o.Client); err == nil {
+		a = a.Unmap()
+		m.Client = netip.PrefixFrom(a, a.BitLen())
+		return m, nil
+	}
+	network, err := netip.ParsePrefix(o.Client)
+	if err != nil {
+		return m, bad("client %q is neither an address nor a network", o.Client)
+	}
+	m.Client = network.Masked()
+	return m, nil
+}
+
+// list is the answer to GET /sessions.
+type list struct {
+	Total    int           `json:"total"`
+	Sessions []router.Live `json:"sessions"` // the oldest first
+}
+
+// sessions lists live sessions: ?user=, client=, backend=, node=, protocol=,
+// session=, and limit= for the first so many.
+func (c *Console) sessions(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	o := order{
+		Session: q.Get("session"), User: q.Get("user"), Client: q.Get("client"),
+		Backend: q.Get("backend"), Node: q.Get("node"), Protocol: q.Get("protocol"),
+	}
+	m, err := o.match()
+	if err != nil {
+		return nil, err
+	}
+	m.All = true
+	found := c.router.Find(m)
+	out := list{Total: len(found), Sessions: found}
+	if text := q.Get("limit"); text != "" {
+		limit, err := strconv.Atoi(text)
+		if err != nil || limit < 0 {
+			return nil, bad("limit %q is not a number", text)
+		}
+		out.Sessions = found[:min(limit, len(found))]
+	}
+	if out.Sessions == nil {
+		out.Sessions = []router.Live{}
+	}
+	return out, nil
+}
+
+// route explains where an account goes: ?user=, and format=text.
+func (c *Console) route(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	user := q.Get("user")
+	if user == "" {
+		return nil, bad("user is missing")
+	}
+	e := c.router.Explain(r.Context(), user)
+	switch format := q.Get("format"); format {
+	case "text":
+		return text(e.String()), nil
+	case "", "json":
+		return e, nil
+	default:
+		return nil, bad("format %q is neither json nor text", format)
+	}
+}
+
+// backend is an entry of GET /backends.
+type backend struct {
+	router.Backend
+	Sessions map[string]int `json:"sessions"` // by node
+}
+
+// backends describes the backends, and how many sessions are joined to each
+// node.
+func (c *Console) backends(*http.Request) (any, error) {
+	out := struct {
+		Draining bool      `json:"draining"` // the proxy itself
+		Backends []backend `json:"backends"`
+	}{Draining: c.router.Ready() != nil}
+	at := c.router.Joined()
+	for _, b := range c.router.Backends() {
+		one := backend{b, make(map[string]int)}
+		for _, n := range b.Nodes {
+			one.Sessions[n.Name] = at[router.Leg{Backend: b.Name, Node: n.Name}]
+		}
+		out.Backends = append(out.Backends, one)
+	}
+	return out, nil
+}
+
+// begun says how many sessions an order concerns. They end behind the answer,
+// at the router's pace.
+type begun struct {
+	Sessions int `json:"sessions"`
+}
+
+// kick ends the sessions that are described.
+func (c *Console) kick(o order) (any, error) {
+	m, err := o.match()
+	switch {
+	case err != nil:
+		return nil, err
+	case o.Proxy:
+		return nil, bad("proxy is for drain")
+	case m.Empty():
+		return nil, bad("say whom: session, user, client, backend, node or protocol")
+	}
+	reason := o.Reason
+	if reason == "" {
+		reason = "kicked by the administrator"
+	}
+	n := len(c.router.Find(m))
+	c.begin(func(ctx context.Context) { c.router.Kick(ctx, m, reason) })
+	return begun{n}, nil
+}
+
+// place refuses an order that is about more or less than one place.
+func (o *order) place() error {
+	switch {
+	case o.Session != "" || o.User != "" || o.Client != "" || o.Protocol != "" || o.Reason != "":
+		return bad("only proxy, or backend and node, can be drained")
+	case o.Proxy == (o.Backend != ""), o.Proxy && o.Node != "":
+		return bad(`say what: {"proxy":true}, or {"backend":"…"} with or without "node"`)
+	}
+	return nil
+}
+
+// drain takes a node, a backend or the proxy itself out of service, before the
+// answer, and ends the sessions there, behind it.
+func (c *Console) drain(o order) (any, error) {
+	if err := o.place(); err != nil {
+		return nil, err
+	}
+	if o.Proxy {
+		c.router.SetDraining(true)
+		n := len(c.router.Sessions())
+		c.begin(func(ctx context.Context) {
+			if err := c.router.Drain(ctx); err != nil {
+				c.log.Info("the drain was left", zap.Error(err))
+			}
+		})
+		return begun{n}, nil
+	}
+	if err := c.router.SetNodeDraining(o.Backend, o.Node, true); err != nil {
+		return nil, err
+	}
+	n := len(c.router.Find(router.Match{Backend: o.Backend, Node: o.Node}))
+	c.begin(func(ctx context.Context) {
+		if _, err := c.router.DrainNode(ctx, o.Backend, o.Node); err != nil {
+			c.log.Error("cannot drain", zap.Error(err))
+		}
+	})
+	return begun{n}, nil
+}
+
+// undrain takes it back into service.
+func (c *Console) undrain(o order) (any, error) {
+	if err := o.place(); err != nil {
+		return nil, err
+	}
+	if o.Proxy {
+		c.router.SetDraining(false)
+		return begun{}, nil
+	}
+	return begun{}, c.router.SetNodeDraining(o.Backend, o.Node, false)
+}
