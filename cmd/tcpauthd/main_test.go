@@ -20,6 +20,7 @@ import (
 	"switchyard/lookup"
 	"switchyard/lookup/lookuptest"
 	"switchyard/lookup/nwauth"
+	"switchyard/lookup/nwauth/hash"
 	"switchyard/lookup/tcpauth"
 )
 
@@ -120,7 +121,7 @@ func (p *process) client(opts tcpauth.ClientOptions) *tcpauth.Client {
 // with cheap hashes, which keep the suite quick.
 func load(t *testing.T, dir string) {
 	t.Helper()
-	db, err := nwauth.Open(filepath.Join(dir, "users"), nwauth.Options{Argon2: nwauth.Argon2{Memory: 64, Passes: 1}})
+	db, err := nwauth.Open(filepath.Join(dir, "users"), nwauth.Options{Argon2: hash.Argon2{Memory: 64, Passes: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"switchyard/lookup"
 	"switchyard/lookup/internal/netwin"
+	"switchyard/lookup/nwauth/hash"
 )
 
 // Set adds a user or changes one. A nil password leaves the password as it is.
@@ -27,30 +28,30 @@ func (db *DB) Set(ctx context.Context, name string, password *string, labels map
 	if err := checkMeanings(labels); err != nil {
 		return false, err
 	}
-	var hash *string
+	var stored *string
 	if password != nil {
 		made, err := db.hash(ctx, *password)
 		if err != nil {
 			return false, err
 		}
-		hash = &made
+		stored = &made
 	}
-	ch := &change{name: name, next: func(old state) (state, error) { return old.set(name, hash, labels) }}
+	ch := &change{name: name, next: func(old state) (state, error) { return old.set(name, stored, labels) }}
 	if err := db.submit(ctx, ch); err != nil {
 		return false, err
 	}
 	return ch.added, nil
 }
 
-func (db *DB) hash(ctx context.Context, password string) (hash string, err error) {
-	if err := checkPassword(password); err != nil {
+func (db *DB) hash(ctx context.Context, password string) (stored string, err error) {
+	if err := hash.CheckPassword(password); err != nil {
 		return "", err
 	}
-	busy := db.hashers.do(ctx, func() { hash, err = NewHash(password, db.opts.Argon2) })
+	busy := db.hashers.do(ctx, func() { stored, err = hash.New(password, db.opts.Argon2) })
 	if busy != nil {
 		return "", busy
 	}
-	return hash, err
+	return stored, err
 }
 
 // Delete removes a user and everything in the record, but remembers the
@@ -65,13 +66,13 @@ func (db *DB) Delete(ctx context.Context, name string) error {
 }
 
 // set is the state after a Set. It does not write to old's labels.
-func (old state) set(name string, hash *string, labels map[string]string) (state, error) {
-	if !old.live && hash == nil {
+func (old state) set(name string, stored *string, labels map[string]string) (state, error) {
+	if !old.live && stored == nil {
 		return state{}, lookup.ErrAbsent
 	}
 	r := Record{Name: name, Hash: old.record.Hash, Labels: make(map[string]string, len(old.record.Labels)+len(labels))}
-	if hash != nil {
-		r.Hash = *hash
+	if stored != nil {
+		r.Hash = *stored
 	}
 	maps.Copy(r.Labels, old.record.Labels)
 	for label, value := range labels {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"switchyard/lookup"
+	"switchyard/lookup/nwauth/hash"
 )
 
 // childDir names the environment variable by which the test binary becomes the
@@ -105,7 +106,7 @@ func TestKill(t *testing.T) {
 			if n > 0 && got != n && got != n+1 {
 				t.Errorf("round %d: %s has %d, acknowledged was %d", round, name, got, n)
 			}
-			if got > 0 && !Matches(r.Hash, fmt.Sprint("p", got)) {
+			if got > 0 && !hash.Matches(r.Hash, fmt.Sprint("p", got)) {
 				t.Errorf("round %d: %s has the number %d with another password", round, name, got)
 			}
 			newest[w] = max(n, got)

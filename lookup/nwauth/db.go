@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/lookup"
+	"switchyard/lookup/nwauth/hash"
 )
 
 // ErrClosed is wrapped in what a change answers when the database is closed.
@@ -18,7 +19,7 @@ var ErrClosed = errors.New("user database is closed")
 // Options for Open. The zero value works.
 type Options struct {
 	// Argon2 are the costs of hashing new passwords.
-	Argon2 Argon2
+	Argon2 hash.Argon2
 
 	// Hashers bounds how many passwords are hashed at the same time. Zero
 	// means one for each processor.
@@ -37,7 +38,7 @@ type Options struct {
 }
 
 func (o Options) withDefaults() Options {
-	o.Argon2 = o.Argon2.withDefaults()
+	o.Argon2 = o.Argon2.WithDefaults()
 	if o.Hashers <= 0 {
 		o.Hashers = runtime.GOMAXPROCS(0)
 	}
@@ -140,18 +141,18 @@ func (db *DB) Lookup(ctx context.Context, name string) (lookup.Account, error) {
 // Check implements lookup.Directory. A name that nobody has costs as much
 // time as one that somebody has: see decoys.
 func (db *DB) Check(ctx context.Context, c lookup.Credentials) (lookup.Account, error) {
-	if checkPassword(c.Password) != nil {
+	if hash.CheckPassword(c.Password) != nil {
 		return lookup.Account{}, lookup.ErrRejected
 	}
 	r, found := db.table.get(c.Name)
-	hash := r.Hash
-	usable := found && !locked(hash)
+	stored := r.Hash
+	usable := found && !hash.Locked(stored)
 	if !usable {
-		hash = db.decoys.forName(c.Name, db.opts.Argon2)
+		stored = db.decoys.forName(c.Name, db.opts.Argon2)
 	}
 	var right bool
 	var broken error
-	if err := db.hashers.do(ctx, func() { right, broken = Verify(hash, c.Password) }); err != nil {
+	if err := db.hashers.do(ctx, func() { right, broken = hash.Verify(stored, c.Password) }); err != nil {
 		return lookup.Account{}, err
 	}
 	switch {

@@ -16,6 +16,7 @@ import (
 
 	"switchyard/lookup"
 	"switchyard/lookup/lookuptest"
+	"switchyard/lookup/nwauth/hash"
 )
 
 func TestMain(m *testing.M) {
@@ -284,7 +285,7 @@ func TestCheckAnswers(t *testing.T) {
 func TestDecoys(t *testing.T) {
 	d := newDecoys()
 	own := d.forName("x", cheap)
-	if ok, err := Verify(own, "x"); ok || err != nil {
+	if ok, err := hash.Verify(own, "x"); ok || err != nil {
 		t.Errorf("the decoy of an empty database: got %v, %v", ok, err)
 	}
 	for range 1000 {
@@ -305,8 +306,8 @@ func TestDecoys(t *testing.T) {
 		}
 	}
 	later := 0
-	for _, hash := range d.sample {
-		if hash != "new" {
+	for _, stored := range d.sample {
+		if stored != "new" {
 			later++
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"math/rand/v2"
 	"sync"
+
+	"switchyard/lookup/nwauth/hash"
 )
 
 // decoys are hashes of real accounts, a random sample. One of them, always the
@@ -25,32 +27,32 @@ func newDecoys() *decoys { return &decoys{seed: maphash.MakeSeed()} }
 
 // offer puts a hash into the sample with the odds that make the sample a fair
 // one.
-func (d *decoys) offer(hash string) {
-	if locked(hash) {
+func (d *decoys) offer(stored string) {
+	if hash.Locked(stored) {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.offered++
 	if len(d.sample) < decoyCount {
-		d.sample = append(d.sample, hash)
+		d.sample = append(d.sample, stored)
 	} else if i := rand.IntN(d.offered); i < decoyCount {
-		d.sample[i] = hash
+		d.sample[i] = stored
 	}
 }
 
-func (d *decoys) forName(name string, cost Argon2) string {
+func (d *decoys) forName(name string, cost hash.Argon2) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n := len(d.sample); n > 0 {
 		return d.sample[maphash.String(d.seed, name)%uint64(n)]
 	}
 	if d.own == "" {
-		hash, err := NewHash("nobody", cost)
+		own, err := hash.New("nobody", cost)
 		if err != nil {
 			return ""
 		}
-		d.own = hash
+		d.own = own
 	}
 	return d.own
 }

@@ -6,6 +6,7 @@ import (
 
 	"switchyard/lookup"
 	"switchyard/lookup/internal/netwin"
+	"switchyard/lookup/nwauth/hash"
 )
 
 // RefusedError says that a change or a record can never be accepted, and why.
@@ -18,7 +19,7 @@ const maxHash = 1024
 type Record struct {
 	Name string // clean, see lookup.CleanName
 
-	// Hash is what a password is verified with, see Verify. Nobody can log in
+	// Hash is what a password is verified with, see package hash. Nobody can log in
 	// to an account without one.
 	Hash string
 
@@ -65,11 +66,11 @@ func checkName(name string) error {
 	return nil
 }
 
-func checkHash(hash string) error {
+func checkHash(stored string) error {
 	switch {
-	case len(hash) > maxHash:
+	case len(stored) > maxHash:
 		return netwin.Refuse("the password hash is longer than %d bytes", maxHash)
-	case strings.ContainsAny(hash, `: "`) || netwin.HasControl(hash):
+	case strings.ContainsAny(stored, `: "`) || netwin.HasControl(stored):
 		return netwin.Refuse("the password hash has a colon, space, quote or control character")
 	}
 	return nil
@@ -152,3 +153,7 @@ func parseDeletion(line string) (name string, generation uint64, err error) {
 	generation, err = netwin.ParseGeneration(labels[netwin.Generation])
 	return name, generation, err
 }
+
+// Matches reports whether a password is the one of a stored hash; see package
+// hash.
+func Matches(stored, password string) bool { return hash.Matches(stored, password) }

@@ -1,4 +1,4 @@
-package nwauth
+package hash
 
 import (
 	"errors"
@@ -18,11 +18,24 @@ const (
 	maxBcryptCost = 16
 )
 
+const nameOfCrypt = "CRYPT"
+
 // desLength is the length of a traditional hash: two characters of salt,
 // eleven of sum.
 const desLength = 13
 
-// verifyCrypt compares a password with a hash of crypt(3). Errors: ErrHash.
+// isCrypt reports whether a hash has one of the forms of crypt(3) that
+// verifyCrypt knows.
+func isCrypt(hash string) bool {
+	for _, prefix := range []string{md5.Prefix, sha256.Prefix, sha512.Prefix, "$2a$", "$2b$", "$2y$"} {
+		if strings.HasPrefix(hash, prefix) {
+			return true
+		}
+	}
+	return len(hash) == desLength && hash[0] != '$' && hash[0] != '_'
+}
+
+// verifyCrypt compares a password with a hash of crypt(3). Errors: ErrForm.
 func verifyCrypt(hash, password string) (bool, error) {
 	var err error
 	switch {
@@ -31,13 +44,13 @@ func verifyCrypt(hash, password string) (bool, error) {
 	case strings.HasPrefix(hash, sha256.Prefix):
 		_, rounds, paramErr := sha256.Params(hash)
 		if paramErr != nil || rounds > maxRounds {
-			return false, ErrHash
+			return false, ErrForm
 		}
 		err = sha256.Check(hash, password)
 	case strings.HasPrefix(hash, sha512.Prefix):
 		_, rounds, paramErr := sha512.Params(hash)
 		if paramErr != nil || rounds > maxRounds {
-			return false, ErrHash
+			return false, ErrForm
 		}
 		err = sha512.Check(hash, password)
 	case strings.HasPrefix(hash, "$2"):
@@ -47,14 +60,14 @@ func verifyCrypt(hash, password string) (bool, error) {
 		}
 		_, cost, _, paramErr := bcrypt.Params(hash)
 		if paramErr != nil || cost > maxBcryptCost {
-			return false, ErrHash
+			return false, ErrForm
 		}
 		err = bcrypt.Check(hash, password)
 	case len(hash) == desLength && hash[0] != '$' && hash[0] != '_':
 		// crypt(3) looks at eight characters; the module refuses more.
 		err = des.Check(hash, password[:min(len(password), des.MaxPasswordLength)])
 	default:
-		return false, ErrHash
+		return false, ErrForm
 	}
 	switch {
 	case err == nil:
@@ -62,5 +75,5 @@ func verifyCrypt(hash, password string) (bool, error) {
 	case errors.Is(err, crypt.ErrPasswordMismatch):
 		return false, nil
 	}
-	return false, ErrHash
+	return false, ErrForm
 }
