@@ -7,7 +7,7 @@ import (
 )
 
 // version is the first byte of an encoded description.
-const version = 1
+const version = 2
 
 // ErrEncoding: bytes that DecodePart was given are no description.
 var ErrEncoding = errors.New("malformed message description")
@@ -86,7 +86,7 @@ func appendParams(dst []byte, params []Param) []byte {
 }
 
 func (e *Envelope) append(dst []byte) []byte {
-	for _, s := range []string{e.Date, e.Subject, e.InReplyTo, e.MessageID} {
+	for _, s := range []string{e.Date, e.Subject, e.InReplyTo, e.MessageID, e.References} {
 		dst = appendString(dst, s)
 	}
 	for _, list := range [][]Address{e.From, e.Sender, e.ReplyTo, e.To, e.Cc, e.Bcc} {
@@ -243,7 +243,7 @@ func (d *decoder) rare(p *Part) {
 }
 
 func (d *decoder) envelope() *Envelope {
-	e := &Envelope{Date: d.string(), Subject: d.string(), InReplyTo: d.string(), MessageID: d.string()}
+	e := &Envelope{Date: d.string(), Subject: d.string(), InReplyTo: d.string(), MessageID: d.string(), References: d.string()}
 	for _, list := range []*[]Address{&e.From, &e.Sender, &e.ReplyTo, &e.To, &e.Cc, &e.Bcc} {
 		n := d.count(4)
 		if n == 0 {

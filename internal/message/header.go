@@ -17,7 +17,7 @@ func (f fields) get(name string) (string, bool) { return param(f, name) }
 var (
 	mimeFields = []string{"content-type", "content-transfer-encoding", "content-id", "content-description",
 		"content-md5", "content-disposition", "content-language", "content-location"}
-	envelopeFields = []string{"date", "subject", "from", "sender", "reply-to", "to", "cc", "bcc", "in-reply-to", "message-id"}
+	envelopeFields = []string{"date", "subject", "from", "sender", "reply-to", "to", "cc", "bcc", "in-reply-to", "message-id", "references"}
 )
 
 // header reads a header up to and with the empty line. ended says that there
@@ -98,6 +98,7 @@ func (f fields) envelope() *Envelope {
 	e.Subject, _ = f.get("subject")
 	e.InReplyTo, _ = f.get("in-reply-to")
 	e.MessageID, _ = f.get("message-id")
+	e.References, _ = f.get("references")
 	for name, list := range map[string]*[]Address{
 		"from": &e.From, "sender": &e.Sender, "reply-to": &e.ReplyTo, "to": &e.To, "cc": &e.Cc, "bcc": &e.Bcc,
 	} {

@@ -23,6 +23,10 @@ func folding() transform.Transformer {
 	return transform.Chain(runes.Map(unicode.ToTitle), norm.NFKD)
 }
 
+// Fold returns s, UTF-8, as i;unicode-casemap compares it (RFC 5051): strings
+// are equal, and sort, as their folded forms do byte by byte.
+func Fold(s string) string { return fold(s) }
+
 func fold(s string) string {
 	ascii := true
 	for i := 0; i < len(s) && ascii; i++ {

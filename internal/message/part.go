@@ -40,8 +40,8 @@ type Part struct {
 // without quotes.
 type Param struct{ Name, Value string }
 
-// Envelope holds the header fields of RFC 9051 §7.5.2 as they stand in the
-// message: unfolded, not decoded.
+// Envelope holds the header fields of RFC 9051 §7.5.2, and References, which
+// threads need, as they stand in the message: unfolded, not decoded.
 type Envelope struct {
 	Date      string
 	Subject   string
@@ -53,6 +53,8 @@ type Envelope struct {
 	Bcc       []Address
 	InReplyTo string
 	MessageID string
+
+	References string // no part of IMAP's envelope
 }
 
 // Address is one mailbox of an address list. The start of a group has only
