@@ -48,6 +48,7 @@ type Live struct {
 	TLS      bool           `json:"tls"`
 	Since    time.Time      `json:"since"`
 	Bytes    *Bytes         `json:"bytes,omitempty"` // nil where only the end will tell
+	Ending   bool           `json:"ending"`          // it was kicked, and is saying goodbye
 }
 
 // Leg is a node that a session has dialled beside its home.
@@ -68,10 +69,9 @@ type live struct {
 	end   context.CancelCauseFunc
 	tally *tally
 
-	about  Live
-	conn   *wire.Conn // whose counters are right; nil when none are
-	kicked bool
-	gone   bool
+	about Live
+	conn  *wire.Conn // whose counters are right; nil when none are
+	gone  bool
 
 	older, newer     *live // by age
 	earlier, further *live // those of the same user
@@ -250,8 +250,8 @@ func (g *registry) of(user string) []*live {
 // kick ends one session, and reports whether it was there to be ended.
 func (g *registry) kick(l *live, cause error) bool {
 	g.mu.Lock()
-	late := l.gone || l.kicked
-	l.kicked = true
+	late := l.gone || l.about.Ending
+	l.about.Ending = true
 	g.mu.Unlock()
 	if late {
 		return false

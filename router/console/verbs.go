@@ -112,6 +112,16 @@ type begun struct {
 	Sessions int `json:"sessions"`
 }
 
+// count returns how many sessions m describes that are not ending yet.
+func (c *Console) count(m router.Match) (n int) {
+	for _, s := range c.router.Find(m) {
+		if !s.Ending {
+			n++
+		}
+	}
+	return n
+}
+
 // kick ends the sessions that are described.
 func (c *Console) kick(o order) (any, error) {
 	m, err := o.match()
@@ -127,7 +137,7 @@ func (c *Console) kick(o order) (any, error) {
 	if reason == "" {
 		reason = "kicked by the administrator"
 	}
-	n := len(c.router.Find(m))
+	n := c.count(m)
 	c.begin(func(ctx context.Context) { c.router.Kick(ctx, m, reason) })
 	return begun{n}, nil
 }
@@ -151,7 +161,7 @@ func (c *Console) drain(o order) (any, error) {
 	}
 	if o.Proxy {
 		c.router.SetDraining(true)
-		n := len(c.router.Sessions())
+		n := c.count(router.Match{All: true})
 		c.begin(func(ctx context.Context) {
 			if err := c.router.Drain(ctx); err != nil {
 				c.log.Info("the drain was left", zap.Error(err))
@@ -162,7 +172,7 @@ func (c *Console) drain(o order) (any, error) {
 	if err := c.router.SetNodeDraining(o.Backend, o.Node, true); err != nil {
 		return nil, err
 	}
-	n := len(c.router.Find(router.Match{Backend: o.Backend, Node: o.Node}))
+	n := c.count(router.Match{Backend: o.Backend, Node: o.Node})
 	c.begin(func(ctx context.Context) {
 		if _, err := c.router.DrainNode(ctx, o.Backend, o.Node); err != nil {
 			c.log.Error("cannot drain", zap.Error(err))

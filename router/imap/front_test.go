@@ -358,6 +358,23 @@ func TestShutdownSaysGoodbye(t *testing.T) {
 	check(t, p.Session(), map[string]any{"result": "shutdown"})
 }
 
+func TestKickedSaysGoodbye(t *testing.T) {
+	p := routertest.Start(t, clear(nil))
+	conn := p.Dial()
+	b := make([]byte, 4)
+	if _, err := io.ReadFull(conn, b); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Router.Kick(t.Context(), router.Match{All: true}, "test"); n != 1 {
+		t.Errorf("kicked %d, want 1", n)
+	}
+	rest, err := io.ReadAll(conn)
+	if err != nil || !bytes.HasSuffix(rest, []byte("* BYE [UNAVAILABLE] Session ended by the server, try again later\r\n")) {
+		t.Errorf("got %q, %v", rest, err)
+	}
+	check(t, p.Session(), map[string]any{"result": "kicked"})
+}
+
 // TestImplicitTLS goes through TLS to the far end of the splice.
 func TestImplicitTLS(t *testing.T) {
 	b := routertest.NewBackend(t, nil, accept+"C: b NOOP\nS: b OK Done\nEOF")

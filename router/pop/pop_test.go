@@ -557,3 +557,20 @@ func allocated() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.TotalAlloc
 }
+
+func TestKickedSaysGoodbye(t *testing.T) {
+	p := routertest.Start(t, clear(nil))
+	conn := p.Dial()
+	b := make([]byte, 3)
+	if _, err := io.ReadFull(conn, b); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Router.Kick(t.Context(), router.Match{All: true}, "test"); n != 1 {
+		t.Errorf("kicked %d, want 1", n)
+	}
+	rest, err := io.ReadAll(conn)
+	if err != nil || !strings.HasSuffix(string(rest), "-ERR [SYS/TEMP] Session ended by the server, try again later\r\n") {
+		t.Errorf("got %q, %v", rest, err)
+	}
+	check(t, p.Session(), map[string]any{"result": "kicked"})
+}
