@@ -1,6 +1,7 @@
 package ldap_test
 
 import (
+	"flag"
 	"testing"
 	"time"
 
@@ -16,6 +17,11 @@ func TestMain(m *testing.M) {
 	// before the tests' own servers use the library.
 	if _, err := ldap.New(nil, "", ldap.Options{}); err == nil {
 		panic("a directory without a server")
+	}
+	// The tests wait more than they work.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -106,6 +107,12 @@ func startSlapd(t testing.TB, ldifs ...string) *slapd {
 // startSlapdWith starts a server with more lines of configuration.
 func startSlapdWith(t testing.TB, more string, ldifs ...string) *slapd {
 	t.Helper()
+	return startSlapdSchemas(t, more, nil, ldifs...)
+}
+
+// startSlapdSchemas starts a server with more schemas.
+func startSlapdSchemas(t testing.TB, more string, schemas []string, ldifs ...string) *slapd {
+	t.Helper()
 	program(t, "slapd")
 	s := &slapd{dir: t.TempDir()}
 	schema, err := filepath.Abs("../../deploy/ldap/switchyard.schema")
@@ -117,6 +124,9 @@ func startSlapdWith(t testing.TB, more string, ldifs ...string) *slapd {
 	}
 	s.ca, s.client = certify(t, s.dir)
 	s.conf = filepath.Join(s.dir, "slapd.conf")
+	for _, path := range schemas {
+		schema += "\ninclude " + path
+	}
 	text := fmt.Sprintf(configuration, schema, s.dir, limitedDN, blindDN, serviceDN, servicePass, readerDN, more)
 	if err := os.WriteFile(s.conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -153,10 +163,14 @@ func (s *slapd) start(t testing.TB) {
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	for _, at := range []string{s.plain, s.tls} {
-		_, address, _ := strings.Cut(at, "://")
+	// The socket is the last of its listeners: when it is there, all are.
+	for _, at := range [][2]string{{"tcp", s.plain}, {"tcp", s.tls}, {"unix", filepath.Join(s.dir, "ldapi")}} {
+		address := at[1]
+		if at[0] == "tcp" {
+			_, address, _ = strings.Cut(address, "://")
+		}
 		for {
-			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+			conn, err := (&net.Dialer{}).DialContext(ctx, at[0], address)
 			if err == nil {
 				conn.Close()
 				break
@@ -165,7 +179,7 @@ func (s *slapd) start(t testing.TB) {
 			case <-exited:
 				t.Fatalf("slapd ended: %s", s.lastWord)
 			case <-ctx.Done():
-				t.Fatalf("slapd does not listen on %s: %v", at, err)
+				t.Fatalf("slapd does not listen on %s: %v", address, err)
 			case <-time.After(5 * time.Millisecond):
 			}
 		}
@@ -197,6 +211,31 @@ func (s *slapd) hang(t testing.TB) {
 	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// The signal may arrive later than the test's next question.
+	for deadline := time.Now().Add(10 * time.Second); !s.isStopped(t); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("slapd does not stop")
+		}
+	}
+}
+
+// isStopped reports whether all threads of the server are.
+func (s *slapd) isStopped(t testing.TB) bool {
+	t.Helper()
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.cmd.Process.Pid))
+	if err != nil || len(stats) == 0 {
+		t.Fatalf("the threads of slapd: %q, %v", stats, err)
+	}
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended
+		}
+		if _, state, _ := strings.Cut(string(text), ") "); !strings.HasPrefix(state, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 // mend undoes stop and hang.
@@ -215,15 +254,23 @@ func (s *slapd) tlsConfig() *tls.Config {
 	return &tls.Config{RootCAs: s.ca, MinVersion: tls.VersionTLS12}
 }
 
-// freePort returns a loopback address that nobody listens on.
+// given are the addresses that freePort gave away.
+var given sync.Map
+
+// freePort returns a loopback address that nobody listens on, and never the
+// same twice: two servers that are being started would meet there.
 func freePort(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		if _, twice := given.LoadOrStore(l.Addr().String(), true); !twice {
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // certify writes a certificate for 127.0.0.1, which is its own authority, and
