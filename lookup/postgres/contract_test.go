@@ -1,0 +1,76 @@
+package postgres
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"switchyard/lookup"
+	"switchyard/lookup/internal/netwin"
+	"switchyard/lookup/lookuptest"
+	"switchyard/lookup/tcpauth"
+)
+
+// What a tcpauth server serves, and what a cache follows.
+var (
+	_ tcpauth.Database = (*DB)(nil)
+	_ lookup.Watcher   = (*DB)(nil)
+)
+
+// TestContract runs the directory's contract, with a server that is stopped,
+// and one that is frozen with all its processes.
+func TestContract(t *testing.T) {
+	c := newCluster(t)
+	dsn := c.newDatabase(t)
+	load(t, dsn)
+	mend := func(*testing.T) {}
+	lookuptest.Run(t, lookuptest.Fixture{
+		Open: func(t *testing.T) lookup.Directory {
+			opts := Options{}
+			if strings.HasSuffix(t.Name(), "/hanging") {
+				opts.Timeout = time.Second
+			}
+			return open(t, dsn, opts)
+		},
+		Break: func(t *testing.T) {
+			c.stop()
+			mend = func(*testing.T) { c.start() }
+		},
+		Hang: func(t *testing.T) {
+			c.signal(syscall.SIGSTOP)
+			mend = func(*testing.T) { c.signal(syscall.SIGCONT) }
+		},
+		Mend:    func(t *testing.T) { mend(t) },
+		Timeout: time.Second,
+	})
+	t.Run("many hostile names", func(t *testing.T) {
+		lookuptest.RunHostile(t, func(t *testing.T) lookup.Directory { return open(t, dsn, Options{}) })
+	})
+}
+
+// TestFeedContract runs the contract of feeds, with changes made in plain SQL.
+func TestFeedContract(t *testing.T) {
+	dsn := newCluster(t).newDatabase(t)
+	load(t, dsn)
+	writer := open(t, dsn, Options{})
+	lookuptest.RunFeed(t, lookuptest.FeedFixture{
+		Open: func(t *testing.T) lookup.Watcher { return open(t, dsn, Options{}) },
+		Set: func(t *testing.T, r lookuptest.Record) {
+			t.Helper()
+			hash, _ := writer.passwords.Hash(r.Password)
+			_, err := writer.pool.Exec(t.Context(), `INSERT INTO switchyard.users (name, hash, labels) VALUES ($1, $2, $3)
+				ON CONFLICT (name) DO UPDATE SET hash = excluded.hash, labels = excluded.labels, live = true`,
+				r.Name, hash, netwin.Labels(r.Account))
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+		Delete: func(t *testing.T, name string) {
+			t.Helper()
+			if err := writer.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		},
+	})
+}

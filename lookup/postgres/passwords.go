@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"switchyard/lookup"
+	"switchyard/lookup/internal/netwin"
+)
+
+// Passwords is how passwords are kept. Both functions may block as long as
+// hashing takes; they run in a bounded number at the same time.
+type Passwords struct {
+	// Hash makes the hash of a new password. Errors: RefusedError for one
+	// that cannot be a password.
+	Hash func(password string) (hash string, err error)
+
+	// Verify compares a password with a hash. The error says that nobody
+	// knows whether it is right.
+	Verify func(hash, password string) (bool, error)
+}
+
+// maxPassword is the longest password in bytes; a longer one is never right.
+const maxPassword = 1024
+
+func checkPassword(password string) error {
+	switch {
+	case password == "":
+		return netwin.Refuse("the password is empty")
+	case len(password) > maxPassword:
+		return netwin.Refuse("the password is longer than %d bytes", maxPassword)
+	case strings.IndexByte(password, 0) >= 0:
+		return netwin.Refuse("the password has a NUL")
+	case password == netwin.NoPassword:
+		return netwin.Refuse("%s is never a password", netwin.NoPassword)
+	}
+	return nil
+}
+
+// locked reports whether a hash is one that no password can match, as in
+// shadow(5).
+func locked(hash string) bool {
+	return hash == "" || hash[0] == '*' || hash[0] == '!'
+}
+
+var errBusy = errors.New("too many passwords to hash")
+
+// hashers bounds how many passwords are hashed at the same time, and so the
+// processors and the memory that a flood of logins can take.
+type hashers struct {
+	slots chan struct{}
+	wait  time.Duration
+}
+
+func newHashers(n int, wait time.Duration) *hashers {
+	if n <= 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
+	if wait == 0 {
+		wait = 2 * time.Second
+	}
+	return &hashers{slots: make(chan struct{}, n), wait: wait}
+}
+
+// do runs f in a slot, after waiting for one. Errors: ErrUnavailable.
+func (h *hashers) do(ctx context.Context, f func()) error {
+	if err := ctx.Err(); err != nil {
+		return lookup.Unavailable("hash a password", err)
+	}
+	timer := time.NewTimer(h.wait)
+	defer timer.Stop()
+	select {
+	case h.slots <- struct{}{}:
+	case <-ctx.Done():
+		return lookup.Unavailable("wait for a hasher", ctx.Err())
+	case <-timer.C:
+		return lookup.Unavailable("wait for a hasher", errBusy)
+	}
+	defer func() { <-h.slots }()
+	f()
+	return nil
+}
+
+// decoys are hashes of accounts that somebody logs in to, a random sample. One
+// of them is verified for a name that nobody has, always the same for the same
+// name while the sample stays: so the time of an answer is spread over unknown
+// names as it is over known ones, whatever schemes the database holds.
+type decoys struct {
+	seed maphash.Seed
+
+	mu      sync.Mutex
+	sample  []string
+	offered int
+	own     string // made when there is no sample
+}
+
+const decoyCount = 64
+
+func newDecoys() *decoys { return &decoys{seed: maphash.MakeSeed()} }
+
+// offer puts a hash into the sample with the odds that make the sample a fair
+// one.
+func (d *decoys) offer(hash string) {
+	if locked(hash) {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.offered++
+	if len(d.sample) < decoyCount {
+		d.sample = append(d.sample, hash)
+	} else if i := rand.IntN(d.offered); i < decoyCount {
+		d.sample[i] = hash
+	}
+}
+
+func (d *decoys) forName(name string, hash func(string) (string, error)) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := len(d.sample); n > 0 {
+		return d.sample[maphash.String(d.seed, name)%uint64(n)], nil
+	}
+	if d.own == "" {
+		own, err := hash("nobody")
+		if err != nil {
+			return "", err
+		}
+		d.own = own
+	}
+	return d.own, nil
+}
