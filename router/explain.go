@@ -15,9 +15,9 @@ import (
 // without asking and without forgetting.
 type Memory interface {
 	// Remembered returns what Lookup would answer about the name from memory
-	// now, and when the directory said so. It reports false when Lookup would
-	// ask.
-	Remembered(name string) (account lookup.Account, err error, since time.Time, ok bool)
+	// now, lookup.ErrAbsent included, and when the directory said so. It reports
+	// false when Lookup would ask.
+	Remembered(name string) (account lookup.Account, since time.Time, ok bool, err error)
 }
 
 // Explanation says where a session of an account, or mail for it, would go.
@@ -106,7 +106,7 @@ func (r *Router) explainAccount(ctx context.Context, e *Explanation, name string
 	if m, ok := r.dir.(Memory); ok {
 		var since time.Time
 		source = "directory"
-		if account, err, since, remembered = m.Remembered(name); remembered {
+		if account, since, remembered, err = m.Remembered(name); remembered {
 			source = fmt.Sprintf("cache, %v old", time.Since(since).Round(time.Millisecond))
 		}
 	}

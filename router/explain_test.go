@@ -17,15 +17,15 @@ import (
 // memory is a directory that remembers berta.
 type memory struct{ *routertest.Directory }
 
-func (m memory) Remembered(name string) (lookup.Account, error, time.Time, bool) {
+func (m memory) Remembered(name string) (lookup.Account, time.Time, bool, error) {
 	since := time.Now().Add(-2 * time.Minute)
 	switch name {
 	case "berta@example.test":
-		return lookup.Account{Name: name, Status: lookup.StatusSuspended}, nil, since, true
+		return lookup.Account{Name: name, Status: lookup.StatusSuspended}, since, true, nil
 	case "gone@example.test":
-		return lookup.Account{}, lookup.ErrAbsent, since, true
+		return lookup.Account{}, since, true, lookup.ErrAbsent
 	}
-	return lookup.Account{}, nil, time.Time{}, false
+	return lookup.Account{}, time.Time{}, false, nil
 }
 
 // TestExplain: each step and what decided it, and nobody is dialled.

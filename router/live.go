@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // State is how far a session has come.
-type State int
+type State uint8
 
 // The states.
 const (
@@ -63,15 +64,20 @@ type Bytes struct {
 	Out int64 `json:"out"`
 }
 
-// live is a session's entry in the registry. All but its first block is the
-// registry's mutex's.
+// live is a session's entry in the registry: 192 bytes, since there are many.
+// All but its first block is the registry's mutex's.
 type live struct {
-	end   context.CancelCauseFunc
-	tally *tally
+	end      context.CancelCauseFunc
+	tally    *tally
+	listener *Listener
+	since    int64 // Unix nanoseconds
 
-	about Live
-	conn  *wire.Conn // whose counters are right; nil when none are
-	gone  bool
+	id, user, home, node string
+	client               netip.AddrPort
+	legs                 *[]Leg     // nil: none
+	conn                 *wire.Conn // whose counters are right; nil when none are
+	state                State
+	tls, ending, gone    bool
 
 	older, newer     *live // by age
 	earlier, further *live // those of the same user
@@ -107,7 +113,7 @@ func (g *registry) add(l *live) bool {
 	}
 	g.newest = l
 	g.n++
-	l.tally.live[l.about.State].Add(1)
+	l.tally.live[l.state].Add(1)
 	return true
 }
 
@@ -128,7 +134,7 @@ func (g *registry) remove(l *live) {
 		g.newest = l.older
 	}
 	l.older, l.newer = nil, nil
-	l.tally.live[l.about.State].Add(-1)
+	l.tally.live[l.state].Add(-1)
 	if g.n--; g.n == 0 && g.none != nil {
 		close(g.none)
 		g.none = nil
@@ -137,10 +143,10 @@ func (g *registry) remove(l *live) {
 
 // update changes what is shown of a session; change must leave the user and the
 // state alone.
-func (g *registry) update(l *live, change func(*Live)) {
+func (g *registry) update(l *live, change func(*live)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	change(&l.about)
+	change(l)
 }
 
 // name says whose session it is.
@@ -151,7 +157,7 @@ func (g *registry) name(l *live, user string) {
 }
 
 func (g *registry) rename(l *live, user string) {
-	old := l.about.User
+	old := l.user
 	if old == user {
 		return
 	}
@@ -168,7 +174,7 @@ func (g *registry) rename(l *live, user string) {
 		}
 		l.earlier, l.further = nil, nil
 	}
-	l.about.User = user
+	l.user = user
 	if user == "" {
 		return
 	}
@@ -185,8 +191,8 @@ func (g *registry) rename(l *live, user string) {
 func (g *registry) enter(l *live, s State, conn *wire.Conn) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	l.tally.live[l.about.State].Add(-1)
-	l.about.State, l.conn = s, conn
+	l.tally.live[l.state].Add(-1)
+	l.state, l.conn = s, conn
 	l.tally.live[s].Add(1)
 }
 
@@ -204,20 +210,38 @@ func (g *registry) snapshot(m *Match) []Live {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var out []Live
-	g.each(m, func(l *live) {
-		about := l.about
-		about.Legs = append([]Leg(nil), about.Legs...)
-		if l.conn != nil {
-			about.Bytes = &Bytes{l.conn.BytesRead(), l.conn.BytesWritten()}
-		}
-		out = append(out, about)
-	})
+	g.each(m, func(l *live) { out = append(out, l.show()) })
 	return out
+}
+
+// show copies what may be seen. The caller holds the registry's mutex.
+func (l *live) show() Live {
+	out := Live{
+		ID: l.id, Protocol: l.tally.protocol, Listener: l.listener.Name, State: l.state, User: l.user, Client: l.client,
+		Home: l.home, Node: l.node, TLS: l.tls, Since: time.Unix(0, l.since), Ending: l.ending,
+	}
+	if l.legs != nil {
+		out.Legs = slices.Clone(*l.legs)
+	}
+	if l.conn != nil {
+		out.Bytes = &Bytes{l.conn.BytesRead(), l.conn.BytesWritten()}
+	}
+	return out
+}
+
+// dialled notes a node beside the home.
+func (l *live) dialled(leg Leg) {
+	if l.legs == nil {
+		l.legs = new([]Leg)
+	}
+	if !slices.Contains(*l.legs, leg) {
+		*l.legs = append(*l.legs, leg)
+	}
 }
 
 func (g *registry) each(m *Match, found func(*live)) {
 	for l := g.oldest; l != nil; l = l.newer {
-		if m.describes(&l.about) {
+		if m.describes(l) {
 			found(l)
 		}
 	}
@@ -229,8 +253,8 @@ func (g *registry) joined() map[Leg]int {
 	defer g.mu.Unlock()
 	out := make(map[Leg]int)
 	for l := g.oldest; l != nil; l = l.newer {
-		if l.about.State == StateJoined {
-			out[Leg{l.about.Home, l.about.Node}]++
+		if l.state == StateJoined {
+			out[Leg{l.home, l.node}]++
 		}
 	}
 	return out
@@ -250,8 +274,8 @@ func (g *registry) of(user string) []*live {
 // kick ends one session, and reports whether it was there to be ended.
 func (g *registry) kick(l *live, cause error) bool {
 	g.mu.Lock()
-	late := l.gone || l.about.Ending
-	l.about.Ending = true
+	late := l.gone || l.ending
+	l.ending = true
 	g.mu.Unlock()
 	if late {
 		return false

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"switchyard/lookup"
@@ -236,23 +235,19 @@ func (r *Router) home(account lookup.Account) (string, error) {
 // upstream.Set.Dial for its deadlines. Errors: ErrBackend, ErrOperator (logged
 // here), the cause of ctx.
 func (s *Session) Dial(ctx context.Context, backend string, service upstream.Service) (*Back, error) {
-	return s.dial(ctx, backend, service, func(l *Live, node string) {
-		if leg := (Leg{backend, node}); !slices.Contains(l.Legs, leg) {
-			l.Legs = append(l.Legs, leg)
-		}
-	})
+	return s.dial(ctx, backend, service, func(l *live, node string) { l.dialled(Leg{backend, node}) })
 }
 
 // dial lets show say in the registry where the session is, before it makes sure
 // that the node has not been drained meanwhile: either DrainNode finds the
 // session there, or the session finds the node drained.
-func (s *Session) dial(ctx context.Context, backend string, service upstream.Service, show func(l *Live, node string)) (*Back, error) {
+func (s *Session) dial(ctx context.Context, backend string, service upstream.Service, show func(l *live, node string)) (*Back, error) {
 	for {
 		b, err := s.router.up.Dial(ctx, backend, service)
 		if err != nil {
 			return nil, s.dialError(ctx, backend, service, err)
 		}
-		s.shown(func(l *Live) { show(l, b.Node) })
+		s.shown(func(l *live) { show(l, b.Node) })
 		if !s.router.up.Drained(backend, b.Node) {
 			return b, nil
 		}
@@ -328,7 +323,7 @@ func (s *Session) open(ctx context.Context, account lookup.Account, service upst
 		return nil, err
 	}
 	s.home = home
-	b, err := s.dial(ctx, home, service, func(l *Live, node string) { l.Home, l.Node = home, node })
+	b, err := s.dial(ctx, home, service, func(l *live, node string) { l.home, l.node = home, node })
 	if err != nil {
 		return nil, err
 	}

@@ -252,9 +252,7 @@ func (r *Router) serve(ctx context.Context, nc net.Conn, l *Listener, t *tally) 
 	}
 	s.peer = s.Client.Addr()
 	s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
-	s.live = &live{end: end, tally: t, conn: conn, about: Live{
-		ID: s.ID, Protocol: s.proto, Listener: l.Name, Client: s.Client, Since: now,
-	}}
+	s.live = &live{end: end, tally: t, listener: l, since: now.UnixNano(), id: s.ID, client: s.Client, conn: conn}
 	conn.SetDeadline(now.Add(r.o.LoginTimeout))
 	s.release = conn.Bind(ctx)
 	defer conn.Close()
@@ -289,7 +287,7 @@ func (r *Router) run(ctx context.Context, nc net.Conn, s *Session) error {
 		if err := s.Conn.ServerTLS(ctx, s.listener.Config); err != nil {
 			return handshakeError(err)
 		}
-		s.shown(func(l *Live) { l.TLS = true })
+		s.shown(func(l *live) { l.tls = true })
 	}
 	return s.listener.Protocol.Serve(ctx, s)
 }
@@ -314,7 +312,7 @@ func (r *Router) readHeader(nc net.Conn, s *Session) error {
 	if !h.Own {
 		s.Client, s.Local = h.Client, h.Local
 		s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
-		s.shown(func(l *Live) { l.Client = s.Client })
+		s.shown(func(l *live) { l.client = s.Client })
 	}
 	return nil
 }

@@ -71,12 +71,12 @@ func (s *Session) StartTLS(ctx context.Context) error {
 	if err := s.Conn.ServerTLS(ctx, s.listener.Config); err != nil {
 		return handshakeError(err)
 	}
-	s.shown(func(l *Live) { l.TLS = true })
+	s.shown(func(l *live) { l.tls = true })
 	return nil
 }
 
 // shown changes what the registry shows of the session.
-func (s *Session) shown(change func(*Live)) { s.router.live.update(s.live, change) }
+func (s *Session) shown(change func(*live)) { s.router.live.update(s.live, change) }
 
 // MayLogin reports whether a password may be sent on this connection as it is.
 func (s *Session) MayLogin() bool { return s.TLS() || s.listener.AllowCleartextLogin }
@@ -126,7 +126,7 @@ func (s *Session) Believe(o origin.Origin) error {
 		s.Local = o.Local
 	}
 	s.Log = s.router.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
-	s.shown(func(l *Live) { l.ID, l.Client = s.ID, s.Client })
+	s.shown(func(l *live) { l.id, l.client = s.ID, s.Client })
 	return nil
 }
 
