@@ -15,8 +15,8 @@ import (
 // without asking and without forgetting.
 type Memory interface {
 	// Remembered returns what Lookup would answer about the name from memory
-	// now, lookup.ErrAbsent included, and when the directory said so. It reports
-	// false when Lookup would ask.
+	// now, lookup.ErrAbsent included, and when the directory said so (zero: not
+	// known). It reports false when Lookup would ask.
 	Remembered(name string) (account lookup.Account, since time.Time, ok bool, err error)
 }
 
@@ -107,7 +107,10 @@ func (r *Router) explainAccount(ctx context.Context, e *Explanation, name string
 		var since time.Time
 		source = "directory"
 		if account, since, remembered, err = m.Remembered(name); remembered {
-			source = fmt.Sprintf("cache, %v old", time.Since(since).Round(time.Millisecond))
+			source = "cache"
+			if !since.IsZero() {
+				source = fmt.Sprintf("cache, %v old", time.Since(since).Round(time.Millisecond))
+			}
 		}
 	}
 	if !remembered {
