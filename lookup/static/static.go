@@ -6,14 +6,15 @@
 //	…
 //	err = d.Replace(records)
 //
-// It depends on nothing and is therefore unavailable only when a caller's
-// context ends, or when passwords arrive faster than they can be hashed.
+// Replace tells those who Watch what is different. The directory depends on
+// nothing and is therefore unavailable only when a caller's context ends, or when passwords arrive faster than they can be hashed.
 package static
 
 import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"switchyard/lookup"
@@ -47,6 +48,9 @@ type Directory struct {
 	verify  Verify
 	hashers chan struct{}
 	content atomic.Pointer[content]
+
+	mu       sync.Mutex // held while the content is replaced and told of
+	watchers map[*watcher]bool
 }
 
 // content is one state of the directory, never changed once it is shown.
@@ -63,7 +67,7 @@ func New(verify Verify, opts Options) (*Directory, error) {
 	if opts.Hashers <= 0 {
 		opts.Hashers = runtime.GOMAXPROCS(0)
 	}
-	d := &Directory{verify: verify, hashers: make(chan struct{}, opts.Hashers)}
+	d := &Directory{verify: verify, hashers: make(chan struct{}, opts.Hashers), watchers: make(map[*watcher]bool)}
 	if err := d.Replace(opts.Records); err != nil {
 		return nil, err
 	}
@@ -72,7 +76,8 @@ func New(verify Verify, opts Options) (*Directory, error) {
 
 // Replace puts records in the place of all that were there, at once: a
 // question sees either the old or the new. A name that no account can have, or
-// two records of one name, is an error, and the old records stay. The
+// two records of one name, is an error, and the old records stay. It returns
+// when all who watch have been told. The
 // directory keeps the records' maps and slices: do not write to them after.
 func (d *Directory) Replace(records []Record) error {
 	next := &content{records: make(map[string]Record, len(records))}
@@ -90,7 +95,12 @@ func (d *Directory) Replace(records []Record) error {
 			next.decoy = r.Hash
 		}
 	}
-	d.content.Store(next)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.content.Swap(next)
+	if old != nil && len(d.watchers) > 0 {
+		d.tell(old, next)
+	}
 	return nil
 }
 
