@@ -104,14 +104,6 @@ func (c *cluster) set(t testing.TB, a harness.Account) {
 	}
 }
 
-// within returns a context that ends after d, or with the test.
-func within(t testing.TB, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // eventually asks until there is no error left.
 func eventually(t testing.TB, what string, ask func() error) {
 	t.Helper()
