@@ -18,10 +18,38 @@ var (
 	_ lookup.Watcher   = (*DB)(nil)
 )
 
-// TestContract runs the directory's contract, with a server that is stopped,
-// and one that is frozen with all its processes.
-func TestContract(t *testing.T) {
+// TestPostgres runs everything against one server, each part in a database of
+// its own; those that stop the server come last.
+func TestPostgres(t *testing.T) {
 	c := newCluster(t)
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T, *cluster)
+	}{
+		{"migrate", testMigrate},
+		{"set and delete", testChanges},
+		{"broken records", testBrokenRecords},
+		{"what is believed", testBelieved},
+		{"search", testSearch},
+		{"passwords", testPasswords},
+		{"import", testImport},
+		{"import against changes", testImportRace},
+		{"two daemons", testTwoDaemons},
+		{"serializable", testSerializable},
+		{"feed contract", testFeedContract},
+		{"feed of many", testFeedOrder},
+		{"feed log", testFeedLog},
+		{"feed interrupted", testFeedInterrupted},
+		{"contract", testContract},
+		{"kill", testKill},
+	} {
+		t.Run(part.name, func(t *testing.T) { part.run(t, c) })
+	}
+}
+
+// testContract runs the directory's contract, with a server that is stopped,
+// and one that is frozen with all its processes.
+func testContract(t *testing.T, c *cluster) {
 	dsn := c.newDatabase(t)
 	load(t, dsn)
 	mend := func(*testing.T) {}
@@ -49,9 +77,9 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// TestFeedContract runs the contract of feeds, with changes made in plain SQL.
-func TestFeedContract(t *testing.T) {
-	dsn := newCluster(t).newDatabase(t)
+// testFeedContract runs the contract of feeds, with changes made in plain SQL.
+func testFeedContract(t *testing.T, c *cluster) {
+	dsn := c.newDatabase(t)
 	load(t, dsn)
 	writer := open(t, dsn, Options{})
 	lookuptest.RunFeed(t, lookuptest.FeedFixture{

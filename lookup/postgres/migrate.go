@@ -121,8 +121,11 @@ func (db *DB) applySteps(ctx context.Context, tx pgx.Tx, steps []migration) erro
 func schemaVersion(ctx context.Context, q interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }) (int, error) {
+	// to_regclass would remember what it saw before the lock was there.
 	var exists bool
-	err := q.QueryRow(ctx, `SELECT to_regclass('switchyard.migrations') IS NOT NULL`).Scan(&exists)
+	err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c
+		JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = 'switchyard' AND c.relname = 'migrations')`).Scan(&exists)
 	if err != nil || !exists {
 		return 0, err
 	}
