@@ -88,7 +88,7 @@ func (s *session) runMove(ctx context.Context, byUID bool) (reply, error) {
 	if len(done.Source) > 0 {
 		s.untagged("OK [" + copyCode(done) + "] Moved")
 	}
-	return ok("Done")
+	return reply{status: "OK", text: "Done", expunged: len(done.Source) > 0}, nil
 }
 
 // copyCode makes COPYUID (RFC 4315 §3): both sets in the same order.
@@ -126,9 +126,10 @@ func (s *session) runExpunge(ctx context.Context, uids []backend.UID) (reply, er
 	if uids != nil && len(uids) == 0 {
 		return ok("Done")
 	}
-	if _, err := s.user.Expunge(ctx, s.box.id, uids, true); err != nil {
+	gone, err := s.user.Expunge(ctx, s.box.id, uids, true)
+	if err != nil {
 		return reply{}, err
 	}
 	s.box.dirty = true
-	return ok("Done")
+	return reply{status: "OK", text: "Done", expunged: len(gone) > 0}, nil
 }

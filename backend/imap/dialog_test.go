@@ -25,7 +25,8 @@ import (
 //	S: text       the server's next line; ... stands for anything
 //	S*: text      passes over lines up to this one
 //	E:            the server has closed the connection
-//	X: action     tls | append USER MAILBOX FILE [FLAG…] | directory down|up | expunge USER MAILBOX UID
+//	X: action     tls | append USER MAILBOX FILE [FLAG…] | directory down|up | expunge USER MAILBOX UID |
+//	              uidvalidity USER MAILBOX (from there on %V stands for it)
 //
 // A client is connected when it is first used; its greeting is read by the
 // script like any other line.
@@ -51,6 +52,7 @@ type dialog struct {
 	f       *fixture
 	clients map[string]*client
 	tls     bool
+	valid   string // what %V stands for
 }
 
 // client is one end of a connection.
@@ -123,6 +125,7 @@ func (d *dialog) step(kind, who string, skip bool, text string) error {
 	}
 	switch kind {
 	case "C":
+		text = strings.ReplaceAll(text, "%V", d.valid)
 		_, err = c.Write([]byte(text + "\r\n"))
 		return err
 	case "R":
@@ -202,6 +205,10 @@ func (d *dialog) action(who string, words []string) error {
 			return err
 		}
 		_, err = u.Expunge(d.Context(), m.ID, []backend.UID{backend.UID(uid)}, false)
+		return err
+	case "uidvalidity":
+		m, err := d.f.user(d, words[1]).Mailbox(d.Context(), words[2])
+		d.valid = strconv.Itoa(int(m.UIDValidity))
 		return err
 	default:
 		return fmt.Errorf("unknown action")

@@ -19,7 +19,11 @@ const fetchBatch = 50
 
 // runFetch serves FETCH and UID FETCH.
 func (s *session) runFetch(ctx context.Context, byUID bool) (reply, error) {
-	positions, err := s.setArgument(byUID)
+	set, err := s.plainSetArgument()
+	if err != nil {
+		return reply{}, err
+	}
+	positions, err := s.resolve(set, byUID)
 	if err != nil {
 		return reply{}, err
 	}
@@ -30,7 +34,21 @@ func (s *session) runFetch(ctx context.Context, byUID bool) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if err := s.mayModify(cmd, byUID); err != nil {
+		return reply{}, err
+	}
 	f := s.newFetcher(cmd, byUID)
+	if cmd.Vanished && !set.Saved {
+		// Here * reaches up to the last UID given, so that expunges at the
+		// end are reported too.
+		top := uint32(s.box.uidNext) - 1
+		if err := s.sendVanished(ctx, backend.ModSeq(cmd.ChangedSince), set.Resolve(top), 0, top); err != nil {
+			return reply{}, err
+		}
+	}
+	// RFC 9394 §3.4: PARTIAL comes first, whatever the order of the two.
+	from, to := cmd.Partial.Of(len(positions))
+	positions = positions[from:to]
 	if cmd.Changed {
 		positions = slices.DeleteFunc(positions, func(i int) bool {
 			return int64(s.box.known.At(i).ModSeq) <= cmd.ChangedSince
@@ -54,6 +72,18 @@ func (s *session) runFetch(ctx context.Context, byUID bool) (reply, error) {
 	return ok("Done")
 }
 
+// mayModify checks the modifiers that only UID FETCH has, and VANISHED's
+// condition (RFC 7162 §3.2.6, RFC 9394 §3.3).
+func (s *session) mayModify(cmd syntax.Fetch, byUID bool) error {
+	switch {
+	case cmd.Vanished && !s.qresync:
+		return syntax.Errorf("QRESYNC must be enabled first")
+	case !byUID && (cmd.Vanished || cmd.Partial.First != 0):
+		return syntax.Errorf("VANISHED and PARTIAL are UID FETCH's")
+	}
+	return nil
+}
+
 // fetcher answers one FETCH.
 type fetcher struct {
 	*session
@@ -61,6 +91,8 @@ type fetcher struct {
 	marks     bool // some item sets \Seen
 	structure bool // some item needs the structure
 	body      bool // some item needs the bytes
+	modSeq    bool // MODSEQ is an item
+	uid       bool // UID is one
 	gone      bool // a message was expunged meanwhile
 	seen      []backend.UID
 	buf       []byte // for bodies
@@ -71,7 +103,11 @@ func (s *session) newFetcher(cmd syntax.Fetch, byUID bool) *fetcher {
 	has := func(kind syntax.ItemKind) bool {
 		return slices.ContainsFunc(f.items, func(i syntax.Item) bool { return i.Kind == kind })
 	}
-	if byUID && !has(syntax.UID) {
+	switch {
+	case s.uidOnly && slices.ContainsFunc(f.items, func(i syntax.Item) bool { return i.Kind != syntax.UID }):
+		// UIDFETCH begins with it: nobody needs it twice.
+		f.items = slices.DeleteFunc(slices.Clone(f.items), func(i syntax.Item) bool { return i.Kind == syntax.UID })
+	case byUID && !s.uidOnly && !has(syntax.UID):
 		f.items = append([]syntax.Item{{Kind: syntax.UID}}, f.items...)
 	}
 	if cmd.Changed || has(syntax.FetchModSeq) {
@@ -86,7 +122,11 @@ func (s *session) newFetcher(cmd syntax.Fetch, byUID bool) *fetcher {
 		switch item.Kind {
 		case syntax.Envelope, syntax.Structure, syntax.BasicBody:
 			f.structure = true
-		case syntax.Body, syntax.Binary, syntax.BinarySize:
+		case syntax.FetchModSeq:
+			f.modSeq = true
+		case syntax.UID:
+			f.uid = true
+		case syntax.Body, syntax.Binary, syntax.BinarySize, syntax.Preview:
 			f.structure, f.body = true, true
 		}
 	}
@@ -145,7 +185,7 @@ func (f *fetcher) message(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	f.out.Raw("* ").Num(uint64(i + 1)).Raw(" FETCH (")
+	f.openFetch(i, m)
 	flags := slices.Contains(f.seen, m.UID)
 	for k := range f.items {
 		if k > 0 {
@@ -161,7 +201,13 @@ func (f *fetcher) message(ctx context.Context, i int) error {
 		}
 	}
 	if flags { // \Seen came by this very command
+		if f.qresync && !f.uid && !f.uidOnly {
+			f.out.Raw(" UID ").Num(uint64(m.UID))
+		}
 		f.out.Raw(" FLAGS ").FlagList(m.Flags)
+		if f.condstore && !f.modSeq { // RFC 7162 §3.1: no change without it
+			f.out.Raw(" MODSEQ (").Num(uint64(m.ModSeq)).Raw(")")
+		}
 	}
 	f.out.Raw(")").End()
 	if err := f.out.Err(); err != nil {
@@ -195,6 +241,12 @@ func (f *fetcher) item(item *syntax.Item, m *backend.Message, root *message.Part
 		f.out.Raw("BODYSTRUCTURE ").Structure(root, true)
 	case syntax.BasicBody:
 		f.out.Raw("BODY ").Structure(root, false)
+	case syntax.Preview:
+		text, err := message.Preview(body, root)
+		if err != nil {
+			return err
+		}
+		f.out.Raw("PREVIEW ").String(text)
 	case syntax.Body:
 		return f.section(item, root, body)
 	default:

@@ -47,7 +47,8 @@ func (s *session) capabilities() string {
 		return caps + " AUTH=PLAIN AUTH=LOGIN"
 	}
 	return caps + " NAMESPACE CHILDREN UNSELECT UIDPLUS MOVE MULTIAPPEND BINARY ESEARCH SEARCHRES WITHIN" +
-		" LIST-EXTENDED LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE STATUS=SIZE CONDSTORE OBJECTID SAVEDATE" +
+		" LIST-EXTENDED LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE STATUS=SIZE CONDSTORE QRESYNC OBJECTID SAVEDATE" +
+		" SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES I18NLEVEL=1 PARTIAL PREVIEW UIDONLY" +
 		" UTF8=ACCEPT APPENDLIMIT=" + itoa(s.srv.o.MaxAppend)
 }
 
@@ -319,6 +320,12 @@ func (s *session) enable(context.Context) (reply, error) {
 		case "CONDSTORE":
 			s.condstore = true
 			enabled += " CONDSTORE"
+		case "QRESYNC": // RFC 7162 §3.2.3: CONDSTORE comes with it
+			s.condstore, s.qresync = true, true
+			enabled += " QRESYNC"
+		case "UIDONLY":
+			s.uidOnly = true
+			enabled += " UIDONLY"
 		}
 	}
 	if err := s.lex.End(); err != nil {

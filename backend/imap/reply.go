@@ -15,11 +15,28 @@ import (
 )
 
 // reply is a tagged answer.
-type reply struct{ status, code, text string }
+type reply struct {
+	status, code, text string
 
-func ok(text string) (reply, error)       { return reply{"OK", "", text}, nil }
-func okCode(code, text string) reply      { return reply{"OK", code, text} }
-func no(code, text string) (reply, error) { return reply{"NO", code, text}, nil }
+	// keepNumbers says that no message may be announced as expunged before
+	// it, beside what the command's own table entry says.
+	keepNumbers bool
+
+	// expunged asks for the code HIGHESTMODSEQ, for clients of QRESYNC
+	// (RFC 7162 §3.2.7), once the expunges have been announced.
+	expunged bool
+}
+
+func ok(text string) (reply, error)       { return okCode("", text), nil }
+func okCode(code, text string) reply      { return reply{status: "OK", code: code, text: text} }
+func no(code, text string) (reply, error) { return reply{status: "NO", code: code, text: text}, nil }
+func bad(code, text string) reply         { return reply{status: "BAD", code: code, text: text} }
+
+// uidRequired answers a command that has message numbers once the client has
+// given them up (RFC 9586 §3).
+func uidRequired() reply {
+	return bad("UIDREQUIRED", "Message numbers are not in use: UIDONLY is enabled")
+}
 
 func newWriter(w io.Writer) *syntax.Writer { return syntax.NewWriter(w) }
 
@@ -45,17 +62,17 @@ func (s *session) answer(err error) (reply, error) {
 	case errors.As(err, &end):
 		return reply{}, end
 	case errors.As(err, &mistake):
-		return reply{"BAD", "", mistake.Text}, nil
+		return bad("", mistake.Text), nil
 	case errors.As(err, &refused):
-		return reply{"BAD", "TOOBIG", refused.Text}, nil
+		return bad("TOOBIG", refused.Text), nil
 	}
 	for _, known := range refusals() {
 		if errors.Is(err, known.err) {
-			return reply{"NO", known.code, known.text}, nil
+			return reply{status: "NO", code: known.code, text: known.text}, nil
 		}
 	}
 	s.log().Error("command failed", zap.Error(err))
-	return reply{"NO", "SERVERBUG", "The server has a problem"}, nil
+	return reply{status: "NO", code: "SERVERBUG", text: "The server has a problem"}, nil
 }
 
 type refusal struct {
@@ -92,18 +109,18 @@ func (s *session) refuseLogin(err error) reply {
 	var status *access.StatusError
 	switch {
 	case errors.Is(err, backend.ErrMoved) && s.trusted():
-		return reply{"NO", "X-MOVED", "The account lives elsewhere"}
+		return reply{status: "NO", code: "X-MOVED", text: "The account lives elsewhere"}
 	case errors.As(err, &status):
-		return reply{"NO", "CONTACTADMIN", "The account is not in use"}
+		return reply{status: "NO", code: "CONTACTADMIN", text: "The account is not in use"}
 	case errors.Is(err, lookup.ErrUnavailable),
 		errors.Is(err, backend.ErrMoved), errors.Is(err, backend.ErrBusy), errors.Is(err, backend.ErrNoUser),
 		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		s.log().Warn("login not possible now", zap.Error(err))
-		return reply{"NO", "UNAVAILABLE", "Not possible now: try again later"}
+		return reply{status: "NO", code: "UNAVAILABLE", text: "Not possible now: try again later"}
 	case errors.Is(err, lookup.ErrRejected), errors.Is(err, lookup.ErrAbsent):
-		return reply{"NO", "AUTHENTICATIONFAILED", "Wrong name or password"}
+		return reply{status: "NO", code: "AUTHENTICATIONFAILED", text: "Wrong name or password"}
 	default:
 		s.log().Error("login failed", zap.Error(err))
-		return reply{"NO", "SERVERBUG", "The server has a problem"}
+		return reply{status: "NO", code: "SERVERBUG", text: "The server has a problem"}
 	}
 }

@@ -18,7 +18,9 @@ type selected struct {
 	id       backend.GUID
 	readOnly bool
 	known    backend.Messages
-	dirty    bool // the mailbox may differ from known
+	modSeq   backend.ModSeq // the mailbox's highest when all of it was known
+	uidNext  backend.UID    // the next UID then
+	dirty    bool           // the mailbox may differ from known
 	watch    *backend.Watch
 	keywords []string      // those the client has been told of, sorted
 	saved    []backend.UID // $, ascending (RFC 5182)
@@ -43,13 +45,17 @@ func (s *session) openBox(ctx context.Context, readOnly bool) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	var q syntax.QResync
 	if s.lex.Is(' ') {
-		if err := s.lex.List(false, s.selectParameter); err != nil {
+		if err := s.lex.List(false, func() error { return s.selectParameter(&q) }); err != nil {
 			return reply{}, err
 		}
 	}
 	if err := s.lex.End(); err != nil {
 		return reply{}, err
+	}
+	if s.uidOnly && len(q.Numbers.Ranges) > 0 {
+		return uidRequired(), nil
 	}
 	// RFC 9051 §6.3.2: the old mailbox is closed even if the new one cannot
 	// be opened.
@@ -68,38 +74,57 @@ func (s *session) openBox(ctx context.Context, readOnly bool) (reply, error) {
 		box.watch.Close()
 		return reply{}, err
 	}
-	box.known = view.Messages
+	box.know(view)
 	s.box = box
 	s.describe(view)
+	if q.UIDValidity != 0 {
+		if err := s.resync(ctx, q, view); err != nil {
+			s.closeBox() // RFC 9051 §6.3.2: a SELECT that fails leaves none open
+			return reply{}, err
+		}
+	}
 	if readOnly {
 		return okCode("READ-ONLY", "Mailbox is open"), nil
 	}
 	return okCode("READ-WRITE", "Mailbox is open"), nil
 }
 
-func (s *session) selectParameter() error {
+func (s *session) selectParameter(q *syntax.QResync) error {
 	word, err := s.lex.Word()
-	if err != nil {
+	switch {
+	case err != nil:
+		return err
+	case word == "CONDSTORE":
+		s.condstore = true
+		return nil
+	case word != "QRESYNC":
+		return syntax.Errorf("An unknown SELECT parameter")
+	case !s.qresync: // RFC 7162 §3.2.5
+		return syntax.Errorf("QRESYNC must be enabled first")
+	}
+	if err := s.lex.SP(); err != nil {
 		return err
 	}
-	if word != "CONDSTORE" {
-		return syntax.Errorf("An unknown SELECT parameter")
-	}
-	s.condstore = true
-	return nil
+	*q, err = s.lex.QResync()
+	return err
 }
 
 // describe sends the untagged data of SELECT.
 func (s *session) describe(view backend.View) {
 	box := s.box
 	unseen := 0
+	wanted := !s.rev2 && !s.uidOnly && view.Mailbox.Unseen > 0
+	var last []string // equal sets of flags mostly share memory
 	for i, m := range box.known.All() {
-		box.addKeywords(m.Flags)
-		if unseen == 0 && !slices.Contains(m.Flags, backend.FlagSeen) {
+		if wanted && unseen == 0 && !slices.Contains(m.Flags, backend.FlagSeen) {
 			unseen = i + 1
 		}
+		if len(m.Flags) > 0 && (len(last) != len(m.Flags) || &last[0] != &m.Flags[0]) {
+			last = m.Flags
+			box.addKeywords(m.Flags)
+		}
 	}
-	s.sendFlags()
+	s.sendKeywords()
 	if box.readOnly {
 		s.untagged("OK [PERMANENTFLAGS ()] No flag can be changed")
 	} else {
@@ -121,6 +146,11 @@ func (s *session) describe(view backend.View) {
 	}
 }
 
+// know takes the mailbox as the client knows it from now on.
+func (b *selected) know(view backend.View) {
+	b.known, b.modSeq, b.uidNext = view.Messages, view.Mailbox.HighestModSeq, view.Mailbox.UIDNext
+}
+
 // addKeywords notes keywords and reports whether one was new.
 func (b *selected) addKeywords(flags []string) bool {
 	added := false
@@ -136,7 +166,7 @@ func (b *selected) addKeywords(flags []string) bool {
 	return added
 }
 
-func (s *session) sendFlags() {
+func (s *session) sendKeywords() {
 	s.out.Raw("* FLAGS ").FlagList(append(systemFlags(), s.box.keywords...)).End()
 }
 
@@ -147,7 +177,7 @@ func (s *session) noteKeywords(messages []backend.Message) {
 		added = s.box.addKeywords(messages[i].Flags) || added
 	}
 	if added {
-		s.sendFlags()
+		s.sendKeywords()
 	}
 }
 
@@ -208,7 +238,7 @@ func (s *session) sync(ctx context.Context, expunges bool) error {
 	box.dirty = false
 	if expunges {
 		s.sendExpunges(d.Removed)
-		box.known = view.Messages
+		box.know(view)
 	} else {
 		box.known = box.known.Update(d.Changed).Append(d.Added...)
 		box.dirty = len(d.Removed) > 0
@@ -224,11 +254,14 @@ func (s *session) sync(ctx context.Context, expunges bool) error {
 	return nil
 }
 
-// sendExpunges announces messages that are gone, the last first: so the
-// numbers of the others need no arithmetic.
+// sendExpunges announces messages that are gone: by UID, or by number, the
+// last first, so that the numbers of the others need no arithmetic.
 func (s *session) sendExpunges(gone []backend.UID) {
+	if len(gone) > 0 && s.vanishes() {
+		s.out.Raw("* VANISHED ").Bytes(syntax.AppendSet(nil, slices.Values(gone))).End()
+	}
 	for _, uid := range slices.Backward(gone) {
-		if i, found := s.box.known.Find(uid); found {
+		if i, found := s.box.known.Find(uid); found && !s.vanishes() {
 			s.out.Raw("* ").Num(uint64(i + 1)).Raw(" EXPUNGE").End()
 		}
 		if i, found := slices.BinarySearch(s.box.saved, uid); found {
@@ -237,16 +270,39 @@ func (s *session) sendExpunges(gone []backend.UID) {
 	}
 }
 
-// sendChange announces a message's flags.
+// openFetch begins the answer about a message, up to the bracket: FETCH by
+// number, or UIDFETCH once message numbers are not in use (RFC 9586 §3.3).
+func (s *session) openFetch(i int, m *backend.Message) {
+	if s.uidOnly {
+		s.out.Raw("* ").Num(uint64(m.UID)).Raw(" UIDFETCH (")
+	} else {
+		s.out.Raw("* ").Num(uint64(i + 1)).Raw(" FETCH (")
+	}
+}
+
+// sendChange announces a message's flags, or only that it has changed.
 func (s *session) sendChange(m *backend.Message, flags bool) {
 	i, found := s.box.known.Find(m.UID)
-	if !found {
-		return
+	switch {
+	case !found:
+	case flags:
+		s.sendFlags(i, m)
+	case s.condstore:
+		s.openFetch(i, m)
+		if !s.uidOnly {
+			s.out.Raw("UID ").Num(uint64(m.UID)).Raw(" ")
+		}
+		s.out.Raw("MODSEQ (").Num(uint64(m.ModSeq)).Raw("))").End()
 	}
-	s.out.Raw("* ").Num(uint64(i + 1)).Raw(" FETCH (UID ").Num(uint64(m.UID))
-	if flags {
-		s.out.Raw(" FLAGS ").FlagList(m.Flags)
+}
+
+// sendFlags sends a message's flags.
+func (s *session) sendFlags(i int, m *backend.Message) {
+	s.openFetch(i, m)
+	if !s.uidOnly {
+		s.out.Raw("UID ").Num(uint64(m.UID)).Raw(" ")
 	}
+	s.out.Raw("FLAGS ").FlagList(m.Flags)
 	if s.condstore {
 		s.out.Raw(" MODSEQ (").Num(uint64(m.ModSeq)).Raw(")")
 	}
@@ -307,12 +363,16 @@ func (b *selected) uids(positions []int) []backend.UID {
 
 // setArgument reads a space and a set, and resolves it.
 func (s *session) setArgument(byUID bool) ([]int, error) {
-	if err := s.lex.SP(); err != nil {
-		return nil, err
-	}
-	set, err := s.lex.Set()
+	set, err := s.plainSetArgument()
 	if err != nil {
 		return nil, err
 	}
 	return s.resolve(set, byUID)
+}
+
+func (s *session) plainSetArgument() (syntax.Set, error) {
+	if err := s.lex.SP(); err != nil {
+		return syntax.Set{}, err
+	}
+	return s.lex.Set()
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"switchyard/backend/access"
+	"switchyard/backend/imap/search"
 	"switchyard/internal/origin"
 	"switchyard/internal/tlsconf"
 	"switchyard/internal/wire"
@@ -58,6 +59,10 @@ type Options struct {
 	// write, may take. Zero: 2 minutes.
 	DataTimeout time.Duration
 
+	// SearchCache is how many bytes of memory all sessions together spend on
+	// what SORT, THREAD and SEARCH have learnt of messages. Zero: 32 MiB.
+	SearchCache int64
+
 	Logger *zap.Logger // nil: none
 }
 
@@ -94,12 +99,13 @@ type Server struct {
 	gate     Gate
 	o        Options
 	commands map[string]command
+	cache    *search.Cache
 }
 
 // New makes a server.
 func New(gate Gate, o Options) *Server {
 	o.fill()
-	return &Server{gate: gate, o: o, commands: commands()}
+	return &Server{gate: gate, o: o, commands: commands(), cache: search.NewCache(o.SearchCache)}
 }
 
 // Serve serves one connection until its session ends, and closes it. When ctx

@@ -35,8 +35,10 @@ type session struct {
 
 	stop <-chan struct{} // closed when the server stops
 
-	rev2, condstore bool // what the client has enabled
-	bad, failed     int  // mistakes, and logins that failed
+	// What the client has enabled.
+	rev2, condstore, qresync, uidOnly bool
+
+	bad, failed int // mistakes, and logins that failed
 
 	tag string // of the command in hand
 
@@ -161,8 +163,11 @@ func (s *session) command(ctx context.Context, line []byte) error {
 		}
 		return asEnding(err)
 	}
-	if err := s.sync(ctx, !cmd.keepNumbers); err != nil {
+	if err := s.sync(ctx, !cmd.keepNumbers && !r.keepNumbers); err != nil {
 		return err
+	}
+	if r.expunged {
+		s.addHighest(&r)
 	}
 	s.tagged(s.tag, r)
 	if err := s.flush(); err != nil {
@@ -212,6 +217,9 @@ func (s *session) dispatch(ctx context.Context) (cmd command, r reply, err error
 	default:
 		return cmd, r, syntax.Errorf("Not while a mailbox is selected")
 	}
+	if cmd.numbers && s.uidOnly {
+		return cmd, uidRequired(), nil
+	}
 	r, err = cmd.run(s, ctx)
 	return cmd, r, err
 }
@@ -249,13 +257,15 @@ func (s *session) log() *zap.Logger {
 	return s.srv.o.Logger.With(zap.String("session", s.id), zap.String("user", s.account))
 }
 
-// command is how a command is run. keepNumbers says that it must not be
-// answered with EXPUNGE, since its client may count messages at the same time
-// (RFC 9051 §7.5.1).
+// command is how a command is run.
 type command struct {
-	run         func(*session, context.Context) (reply, error)
-	in          states
-	keepNumbers bool
+	run func(*session, context.Context) (reply, error)
+	in  states
+
+	// numbers says that it has or gives message numbers, and keepNumbers that
+	// it must not be answered with EXPUNGE, since its client may count
+	// messages at the same time (RFC 9051 §7.5.1).
+	numbers, keepNumbers bool
 }
 
 // commands lists every command. UNAUTHENTICATE is not among them on purpose: a
@@ -290,15 +300,19 @@ func commands() map[string]command {
 		"CHECK":       {run: (*session).noop, in: inMailbox},
 		"EXPUNGE":     {run: (*session).expunge, in: inMailbox},
 		"UID EXPUNGE": {run: (*session).uidExpunge, in: inMailbox},
-		"SEARCH":      {run: (*session).search, in: inMailbox, keepNumbers: true},
+		"SEARCH":      {run: (*session).search, in: inMailbox, numbers: true, keepNumbers: true},
 		"UID SEARCH":  {run: (*session).uidSearch, in: inMailbox},
-		"FETCH":       {run: (*session).fetch, in: inMailbox, keepNumbers: true},
+		"SORT":        {run: (*session).sort, in: inMailbox, numbers: true, keepNumbers: true},
+		"UID SORT":    {run: (*session).uidSort, in: inMailbox},
+		"THREAD":      {run: (*session).thread, in: inMailbox, numbers: true, keepNumbers: true},
+		"UID THREAD":  {run: (*session).uidThread, in: inMailbox},
+		"FETCH":       {run: (*session).fetch, in: inMailbox, numbers: true, keepNumbers: true},
 		"UID FETCH":   {run: (*session).uidFetch, in: inMailbox},
-		"STORE":       {run: (*session).store, in: inMailbox, keepNumbers: true},
+		"STORE":       {run: (*session).store, in: inMailbox, numbers: true, keepNumbers: true},
 		"UID STORE":   {run: (*session).uidStore, in: inMailbox},
-		"COPY":        {run: (*session).copy, in: inMailbox},
+		"COPY":        {run: (*session).copy, in: inMailbox, numbers: true},
 		"UID COPY":    {run: (*session).uidCopy, in: inMailbox},
-		"MOVE":        {run: (*session).move, in: inMailbox},
+		"MOVE":        {run: (*session).move, in: inMailbox, numbers: true},
 		"UID MOVE":    {run: (*session).uidMove, in: inMailbox},
 	}
 }

@@ -16,7 +16,8 @@ const (
 // ItemKind is what a FETCH item asks for.
 type ItemKind int
 
-// The items (RFC 9051 §6.4.5, RFC 7162, RFC 8474, RFC 8514). RFC822 and its
+// The items (RFC 9051 §6.4.5, RFC 7162, RFC 8474, RFC 8514,
+// RFC 8970). RFC822 and its
 // kin are Body items with a Name of their own.
 const (
 	Envelope ItemKind = iota
@@ -33,6 +34,7 @@ const (
 	FetchEmailID
 	FetchThreadID
 	SaveDate
+	Preview
 )
 
 // Item is one thing that FETCH asks for.
@@ -56,6 +58,8 @@ type Fetch struct {
 	Items        []Item
 	ChangedSince int64 // when Changed
 	Changed      bool
+	Vanished     bool    // only together with Changed
+	Partial      Partial // zero: not asked for
 }
 
 // FetchItems reads the arguments of FETCH behind the set and a space.
@@ -82,27 +86,42 @@ func (l *Lexer) FetchItems() (Fetch, error) {
 	if err == nil && l.Is(' ') {
 		err = l.List(false, func() error { return l.fetchModifier(&f) })
 	}
+	if err == nil && f.Vanished && !f.Changed { // RFC 7162 §3.2.6
+		err = Errorf("VANISHED needs CHANGEDSINCE")
+	}
 	if err != nil {
 		return Fetch{}, err
 	}
 	return f, l.End()
 }
 
-// fetchModifier reads CHANGEDSINCE (RFC 7162 §3.1.4.1).
+// fetchModifier reads CHANGEDSINCE, VANISHED (RFC 7162 §3.1.4.1 and §3.2.6)
+// or PARTIAL (RFC 9394 §3.3).
 func (l *Lexer) fetchModifier(f *Fetch) error {
 	word, err := l.Word()
 	if err != nil {
 		return err
 	}
-	if word != "CHANGEDSINCE" {
+	switch word {
+	case "VANISHED":
+		f.Vanished = true
+		return nil
+	case "CHANGEDSINCE":
+		if err := l.SP(); err != nil {
+			return err
+		}
+		f.Changed = true
+		f.ChangedSince, err = l.Number64()
+		return err
+	case "PARTIAL":
+		if err := l.SP(); err != nil {
+			return err
+		}
+		f.Partial, err = l.Partial()
+		return err
+	default:
 		return Errorf("an unknown FETCH modifier")
 	}
-	if err := l.SP(); err != nil {
-		return err
-	}
-	f.Changed = true
-	f.ChangedSince, err = l.Number64()
-	return err
 }
 
 // macro takes ALL, FAST or FULL.
@@ -141,6 +160,7 @@ func (l *Lexer) item() (Item, error) {
 		"ENVELOPE": {Kind: Envelope}, "FLAGS": {Kind: Flags}, "INTERNALDATE": {Kind: InternalDate},
 		"RFC822.SIZE": {Kind: Size}, "UID": {Kind: UID}, "BODYSTRUCTURE": {Kind: Structure}, "BODY": {Kind: BasicBody},
 		"MODSEQ": {Kind: FetchModSeq}, "EMAILID": {Kind: FetchEmailID}, "THREADID": {Kind: FetchThreadID}, "SAVEDATE": {Kind: SaveDate},
+		"PREVIEW":       {Kind: Preview},
 		"RFC822":        {Kind: Body, Name: "RFC822"},
 		"RFC822.HEADER": {Kind: Body, Name: "RFC822.HEADER", Peek: true, Section: message.Section{Text: message.Header}},
 		"RFC822.TEXT":   {Kind: Body, Name: "RFC822.TEXT", Section: message.Section{Text: message.Body}},
@@ -148,7 +168,28 @@ func (l *Lexer) item() (Item, error) {
 	if !ok || section {
 		return Item{}, Errorf("an unknown FETCH item")
 	}
+	if item.Kind == Preview {
+		return item, l.previewModifiers()
+	}
 	return item, nil
+}
+
+// previewModifiers reads " (LAZY)" behind PREVIEW, if it is there. A preview
+// is made at once, so that LAZY (RFC 8970 §4.1) changes nothing. In a FETCH of
+// one item without parentheses a list is FETCH's modifiers, unless it begins
+// with LAZY.
+func (l *Lexer) previewModifiers() error {
+	const lazy = " (LAZY"
+	if len(l.rest) < len(lazy) || !strings.EqualFold(string(l.rest[:len(lazy)]), lazy) {
+		return nil
+	}
+	l.rest = l.rest[1:]
+	return l.List(false, func() error {
+		if word, err := l.Word(); err != nil || word != "LAZY" {
+			return Errorf("an unknown PREVIEW modifier")
+		}
+		return nil
+	})
 }
 
 // body reads [section]<partial>.

@@ -52,11 +52,16 @@ const (
 
 // Key is one search key.
 type Key struct {
-	Op     Op
-	Keys   []Key
-	Set    Set
-	Text   string
-	Field  string
+	Op    Op
+	Keys  []Key
+	Set   Set
+	Text  string
+	Field string
+
+	// Envelope says that a header key is one of BCC, CC, FROM, SUBJECT and TO,
+	// which ask for the envelope and not for the header's text.
+	Envelope bool
+
 	Number int64
 	Date   time.Time
 }
@@ -69,18 +74,36 @@ type Search struct {
 	All      bool
 	Count    bool
 	Save     bool
+	Partial  Partial // zero: not asked for (RFC 9394)
 
 	Charset string // in upper case; "" when not given
 	ModSeq  bool   // a MODSEQ key was used: the answer carries the highest
+	Numbers bool   // a key has message numbers
 	Key     Key    // an And
 }
 
 // Search reads the arguments of SEARCH.
 func (l *Lexer) Search() (Search, error) {
 	p := searchParser{Lexer: l}
-	if err := p.head(); err != nil {
+	if err := p.SP(); err != nil {
 		return Search{}, err
 	}
+	if err := p.returns(); err != nil {
+		return Search{}, err
+	}
+	if p.keyword("CHARSET") {
+		if err := p.SP(); err != nil {
+			return Search{}, err
+		}
+		if err := p.charset(); err != nil {
+			return Search{}, err
+		}
+	}
+	return p.program()
+}
+
+// program reads the keys, up to the end of the command.
+func (p *searchParser) program() (Search, error) {
 	p.s.Key.Op = And
 	for {
 		k, err := p.key(0)
@@ -88,11 +111,11 @@ func (l *Lexer) Search() (Search, error) {
 			return Search{}, err
 		}
 		p.s.Key.Keys = append(p.s.Key.Keys, k)
-		if !l.Is(' ') {
+		if !p.Is(' ') {
 			break
 		}
 	}
-	if err := l.End(); err != nil {
+	if err := p.End(); err != nil {
 		return Search{}, err
 	}
 	if known := p.s.KnownCharset(); known && p.odd {
@@ -114,39 +137,35 @@ type searchParser struct {
 	odd   bool // a string is not UTF-8
 }
 
-// head reads RETURN (…) and CHARSET, when they are there, and the space
-// before the first key.
-func (p *searchParser) head() error {
+// returns reads RETURN (…) and a space, when they are there.
+func (p *searchParser) returns() error {
+	if !p.keyword("RETURN") {
+		return nil
+	}
 	if err := p.SP(); err != nil {
 		return err
 	}
-	if p.keyword("RETURN") {
-		if err := p.SP(); err != nil {
-			return err
-		}
-		if err := p.List(true, p.option); err != nil {
-			return err
-		}
-		p.s.Extended = true
-		if !p.s.Min && !p.s.Max && !p.s.Count && !p.s.Save {
-			p.s.All = true // RFC 4731 §3.1: () means ALL
-		}
-		if err := p.SP(); err != nil {
-			return err
-		}
+	if err := p.List(true, p.option); err != nil {
+		return err
 	}
-	if p.keyword("CHARSET") {
-		if err := p.SP(); err != nil {
-			return err
-		}
-		name, err := p.AString()
-		if err != nil {
-			return err
-		}
-		p.s.Charset = strings.ToUpper(name)
-		return p.SP()
+	p.s.Extended = true
+	if p.s.Partial.First != 0 && p.s.All { // RFC 9394 §3.1
+		return Errorf("PARTIAL and ALL exclude each other")
 	}
-	return nil
+	if !p.s.Min && !p.s.Max && !p.s.Count && !p.s.Save && p.s.Partial.First == 0 {
+		p.s.All = true // RFC 4731 §3.1: () means ALL
+	}
+	return p.SP()
+}
+
+// charset reads a charset's name and a space.
+func (p *searchParser) charset() error {
+	name, err := p.AString()
+	if err != nil {
+		return err
+	}
+	p.s.Charset = strings.ToUpper(name)
+	return p.SP()
 }
 
 func (p *searchParser) option() error {
@@ -165,6 +184,15 @@ func (p *searchParser) option() error {
 		p.s.Count = true
 	case "SAVE":
 		p.s.Save = true
+	case "PARTIAL":
+		if p.s.Partial.First != 0 {
+			return Errorf("more than one PARTIAL")
+		}
+		if err := p.SP(); err != nil {
+			return err
+		}
+		p.s.Partial, err = p.Lexer.Partial()
+		return err
 	default:
 		return Errorf("an unknown SEARCH return option")
 	}
@@ -200,6 +228,7 @@ func (p *searchParser) key(depth int) (Key, error) {
 		return k, err
 	case c >= '0' && c <= '9', c == '*', c == '$':
 		set, err := p.Set()
+		p.s.Numbers = p.s.Numbers || !set.Saved
 		return Key{Op: InSet, Set: set}, err
 	}
 	word, err := p.Word()
@@ -255,7 +284,7 @@ func (p *searchParser) argument(name string, depth int) (Key, error) {
 	}
 	switch name {
 	case "BCC", "CC", "FROM", "SUBJECT", "TO":
-		return p.text(Key{Op: InHeader, Field: name})
+		return p.text(Key{Op: InHeader, Field: name, Envelope: true})
 	case "BODY":
 		return p.text(Key{Op: InBody})
 	case "TEXT":

@@ -112,6 +112,23 @@ func Contains(ranges []Range, n uint32) bool {
 	return found
 }
 
+// AppendRanges appends ranges as a set.
+func AppendRanges(dst []byte, ranges iter.Seq[Range]) []byte {
+	first := true
+	for r := range ranges {
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = strconv.AppendUint(dst, uint64(r.First), 10)
+		if r.Last != r.First {
+			dst = append(dst, ':')
+			dst = strconv.AppendUint(dst, uint64(r.Last), 10)
+		}
+	}
+	return dst
+}
+
 // AppendSet appends numbers, in their order, as a set: runs that ascend by one
 // become ranges.
 func AppendSet[T ~uint32](dst []byte, numbers iter.Seq[T]) []byte {

@@ -1,14 +1,12 @@
-package imap
+package search
 
 import (
 	"cmp"
-	"net/mail"
 	"slices"
 	"strings"
 	"time"
 
 	"switchyard/backend/imap/syntax"
-	"switchyard/internal/message"
 )
 
 // criterion is a search key made ready: what it costs, so that cheap ones are
@@ -32,17 +30,13 @@ func plain(test func(*candidate) bool) criterion {
 	return criterion{inMemory, func(c *candidate) (bool, error) { return test(c), nil }}
 }
 
-func equalFold(s string) func(string) bool {
-	return func(t string) bool { return strings.EqualFold(s, t) }
-}
-
 // compile makes a key ready.
-func (s *session) compile(k syntax.Key) criterion {
+func (m *Mailbox) compile(k syntax.Key) criterion {
 	switch k.Op {
 	case syntax.And:
-		return s.all(k.Keys)
+		return m.all(k.Keys)
 	case syntax.Or:
-		a, b := s.compile(k.Keys[0]), s.compile(k.Keys[1])
+		a, b := m.compile(k.Keys[0]), m.compile(k.Keys[1])
 		if b.cost < a.cost {
 			a, b = b, a
 		}
@@ -53,13 +47,13 @@ func (s *session) compile(k syntax.Key) criterion {
 			return b.test(c)
 		}}
 	case syntax.Not:
-		a := s.compile(k.Keys[0])
+		a := m.compile(k.Keys[0])
 		return criterion{a.cost, func(c *candidate) (bool, error) {
 			hit, err := a.test(c)
 			return !hit, err
 		}}
 	case syntax.InSet, syntax.InUIDs:
-		return s.compileSet(k)
+		return m.compileSet(k)
 	case syntax.InHeader, syntax.InBody, syntax.InText:
 		return compileText(k)
 	case syntax.SentBefore, syntax.SentOn, syntax.SentSince:
@@ -70,10 +64,10 @@ func (s *session) compile(k syntax.Key) criterion {
 }
 
 // all is true when every key is.
-func (s *session) all(keys []syntax.Key) criterion {
+func (m *Mailbox) all(keys []syntax.Key) criterion {
 	var list []criterion
 	for _, k := range keys {
-		list = append(list, s.compile(k))
+		list = append(list, m.compile(k))
 	}
 	slices.SortStableFunc(list, func(a, b criterion) int { return cmp.Compare(a.cost, b.cost) })
 	return criterion{list[len(list)-1].cost, func(c *candidate) (bool, error) {
@@ -88,71 +82,19 @@ func (s *session) all(keys []syntax.Key) criterion {
 
 // compileSet matches message numbers or UIDs. Numbers that are not there match
 // nothing.
-func (s *session) compileSet(k syntax.Key) criterion {
-	box := s.box
+func (m *Mailbox) compileSet(k syntax.Key) criterion {
 	if k.Set.Saved {
 		return plain(func(c *candidate) bool {
-			_, found := slices.BinarySearch(box.saved, c.UID)
+			_, found := slices.BinarySearch(m.Saved, c.UID)
 			return found
 		})
 	}
 	if k.Op == syntax.InUIDs {
-		ranges := k.Set.Resolve(box.highestUID())
+		ranges := k.Set.Resolve(m.highestUID())
 		return plain(func(c *candidate) bool { return syntax.Contains(ranges, uint32(c.UID)) })
 	}
-	ranges := k.Set.Resolve(uint32(box.known.Len()))
+	ranges := k.Set.Resolve(uint32(m.Messages.Len()))
 	return plain(func(c *candidate) bool { return syntax.Contains(ranges, uint32(c.position+1)) })
-}
-
-func compileText(k syntax.Key) criterion {
-	needle := message.NewNeedle(k.Text)
-	in := func(header, body bool, name string) func(*candidate) (bool, error) {
-		return func(c *candidate) (bool, error) {
-			content, root, err := c.open()
-			if err != nil {
-				return false, err
-			}
-			if header {
-				if hit, err := needle.InHeader(content, root, name); hit || err != nil {
-					return hit, err
-				}
-			}
-			if !body {
-				return false, nil
-			}
-			return needle.InBody(content, root)
-		}
-	}
-	switch k.Op {
-	case syntax.InHeader:
-		return criterion{inHeader, in(true, false, k.Field)}
-	case syntax.InBody:
-		return criterion{inBody, in(false, true, "")}
-	default:
-		return criterion{inBody, in(true, true, "")}
-	}
-}
-
-// compileSent compares the Date field's date, without time and zone.
-func compileSent(k syntax.Key) criterion {
-	return criterion{inIndex, func(c *candidate) (bool, error) {
-		root, err := c.structure()
-		if err != nil || root.Envelope == nil {
-			return false, err
-		}
-		sent, err := mail.ParseDate(root.Envelope.Date)
-		if err != nil {
-			return false, nil // no date that anybody can read
-		}
-		switch k.Op {
-		case syntax.SentBefore:
-			return day(sent).Before(k.Date), nil
-		case syntax.SentOn:
-			return day(sent).Equal(k.Date), nil
-		default:
-			return !day(sent).Before(k.Date), nil
-		}
-	}}
 }
 
 // day is a moment's date, in the zone it was written in, as midnight UTC: how
