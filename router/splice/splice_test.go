@@ -9,32 +9,62 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
+	"math/bits"
+	mrand "math/rand/v2"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 
 	"switchyard/internal/wire"
-
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rig is a joint with a client and a backend at its ends.
 type rig struct {
 	client, backend net.Conn
-	cancel          context.CancelCauseFunc
+	stop            func(cause error) // goodbye
 	done            chan struct{}
 	result          Result
 	err             error
 }
 
+// shape says how two connections are joined.
+type shape struct {
+	name              string
+	loop              bool // by a Loop, not by the function Join
+	frontTLS, backTLS bool
+}
+
+func shapes() []shape {
+	var all []shape
+	for _, loop := range []bool{false, true} {
+		name := "join"
+		if loop {
+			name = "loop"
+		}
+		all = append(all,
+			shape{name + "/raw", loop, false, false},
+			shape{name + "/tls-raw", loop, true, false},
+			shape{name + "/raw-tls", loop, false, true},
+			shape{name + "/tls-tls", loop, true, true})
+	}
+	return all
+}
+
+// every runs a test on every kind of joint.
+func every(t *testing.T, f func(t *testing.T, k shape)) {
+	for _, k := range shapes() {
+		t.Run(k.name, func(t *testing.T) { f(t, k) })
+	}
+}
+
 var errStop = errors.New("stop")
 
 // pair connects two sockets over loopback.
-func pair(t *testing.T) (*net.TCPConn, *net.TCPConn) {
+func pair(t testing.TB) (*net.TCPConn, *net.TCPConn) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -55,14 +85,18 @@ func pair(t *testing.T) (*net.TCPConn, *net.TCPConn) {
 
 // secured puts TLS over a pair, the inner end by way of wire.Conn, as a router
 // does it: its deadlines do not work.
-func secured(t *testing.T, outer, inner net.Conn) (net.Conn, net.Conn) {
+func secured(t testing.TB, outer, inner net.Conn, innerServes bool) (net.Conn, net.Conn) {
 	t.Helper()
 	server, client := testTLS(t)
-	tc := tls.Client(outer, client)
+	w := wire.NewConn(inner)
+	tc, inside := tls.Server(outer, server), w.ClientTLS
+	config := client
+	if innerServes {
+		tc, inside, config = tls.Client(outer, client), w.ServerTLS, server
+	}
 	shaken := make(chan error, 1)
 	go func() { shaken <- tc.Handshake() }()
-	w := wire.NewConn(inner)
-	if err := w.ServerTLS(t.Context(), server); err != nil {
+	if err := inside(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-shaken; err != nil {
@@ -75,41 +109,73 @@ func secured(t *testing.T, outer, inner net.Conn) (net.Conn, net.Conn) {
 	return tc, nc
 }
 
-func testTLS(t *testing.T) (server, client *tls.Config) {
+func testTLS(t testing.TB) (server, client *tls.Config) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	server, client, err := newTLS()
 	if err != nil {
 		t.Fatal(err)
+	}
+	return server, client
+}
+
+func newTLS() (server, client *tls.Config, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, &tls.Config{InsecureSkipVerify: true}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, &tls.Config{InsecureSkipVerify: true}, nil
 }
 
-// join joins two pairs; withTLS puts TLS on the client's.
-func join(t *testing.T, withTLS bool, o Options) *rig {
+// join joins two pairs.
+func join(t *testing.T, k shape, o Options) *rig {
 	t.Helper()
-	c, front := pair(t)
-	back, b := pair(t)
-	r := &rig{client: c, backend: b, done: make(chan struct{})}
-	var frontConn net.Conn = front
-	if withTLS {
-		r.client, frontConn = secured(t, c, front)
+	r := &rig{done: make(chan struct{})}
+	front, back := r.connect(t, k)
+	ended := func(result Result, err error) {
+		r.result, r.err = result, err
+		close(r.done)
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	r.cancel = cancel
-	go func() {
-		defer close(r.done)
-		r.result, r.err = Join(ctx, frontConn, back, o)
-	}()
-	t.Cleanup(func() { cancel(errStop); c.Close(); b.Close(); r.wait(t) })
-	for _, conn := range []net.Conn{c, b} {
-		conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if k.loop {
+		l, err := NewLoop(LoopOptions{Workers: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := l.Join(front, back, o, ended)
+		if _, ok := s.(*served); ok && runtime.GOOS == "linux" {
+			t.Error("the session was not parked")
+		}
+		r.stop = s.Goodbye
+		t.Cleanup(func() { l.Close(errStop) })
+	} else {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		r.stop = cancel
+		go func() { ended(Join(ctx, front, back, o)) }()
+	}
+	t.Cleanup(func() { r.stop(errStop); r.client.Close(); r.backend.Close(); r.wait(t) })
+	for _, conn := range []net.Conn{r.client, r.backend} {
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
 	}
 	return r
+}
+
+// connect makes the four ends, and returns the two that are to be joined.
+func (r *rig) connect(t testing.TB, k shape) (front, back net.Conn) {
+	t.Helper()
+	c, f := pair(t)
+	b, e := pair(t)
+	r.client, r.backend, front, back = c, e, f, b
+	if k.frontTLS {
+		r.client, front = secured(t, c, f, true)
+	}
+	if k.backTLS {
+		r.backend, back = secured(t, e, b, false)
+	}
+	return front, back
 }
 
 func (r *rig) wait(t *testing.T) {
@@ -150,15 +216,9 @@ func halfClose(t *testing.T, c net.Conn) {
 	}
 }
 
-// both runs a test on raw connections and with TLS on the client's.
-func both(t *testing.T, f func(t *testing.T, withTLS bool)) {
-	t.Run("raw", func(t *testing.T) { f(t, false) })
-	t.Run("tls", func(t *testing.T) { f(t, true) })
-}
-
 func TestRestsComeFirst(t *testing.T) {
-	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{FrontRest: []byte("b SELECT"), BackRest: []byte("* OK"), Idle: time.Hour})
+	every(t, func(t *testing.T, k shape) {
+		r := join(t, k, Options{FrontRest: []byte("b SELECT"), BackRest: []byte("* OK"), Idle: time.Hour})
 		say(t, r.client, " INBOX\r\n")
 		hear(t, r.backend, "b SELECT INBOX\r\n")
 		say(t, r.backend, " hello\r\n")
@@ -177,8 +237,8 @@ func TestRestsComeFirst(t *testing.T) {
 // TestHalfCloseOfClient: a client that has said all and shut its half gets its
 // answers to the end.
 func TestHalfCloseOfClient(t *testing.T) {
-	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{})
+	every(t, func(t *testing.T, k shape) {
+		r := join(t, k, Options{})
 		say(t, r.client, "QUIT\r\n")
 		halfClose(t, r.client)
 		hear(t, r.backend, "QUIT\r\n")
@@ -197,8 +257,8 @@ func TestHalfCloseOfClient(t *testing.T) {
 // TestLastWordsSurviveUnreadInput: a client that goes on sending when the
 // backend has closed still reads the backend's last words.
 func TestLastWordsSurviveUnreadInput(t *testing.T) {
-	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{})
+	every(t, func(t *testing.T, k shape) {
+		r := join(t, k, Options{})
 		say(t, r.backend, "* BYE\r\n")
 		halfClose(t, r.backend)
 		say(t, r.client, "c NOOP\r\n")
@@ -213,8 +273,8 @@ func TestLastWordsSurviveUnreadInput(t *testing.T) {
 }
 
 func TestHalfOpenClientIsNotWaitedForForEver(t *testing.T) {
-	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{Linger: 50 * time.Millisecond})
+	every(t, func(t *testing.T, k shape) {
+		r := join(t, k, Options{Linger: 50 * time.Millisecond})
 		halfClose(t, r.client)
 		hearEnd(t, r.backend) // and the backend says nothing at all
 		r.wait(t)
@@ -226,8 +286,9 @@ func TestHalfOpenClientIsNotWaitedForForEver(t *testing.T) {
 
 func TestIdle(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{Idle: 400 * time.Millisecond})
+	every(t, func(t *testing.T, k shape) {
+		t.Parallel()
+		r := join(t, k, Options{Idle: 400 * time.Millisecond})
 		started := time.Now()
 		for time.Since(started) < 900*time.Millisecond {
 			say(t, r.client, "x")
@@ -244,8 +305,9 @@ func TestIdle(t *testing.T) {
 // does not end a transfer that was running before.
 func TestLingerDoesNotCutAnAnswer(t *testing.T) {
 	t.Parallel()
-	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{Linger: 400 * time.Millisecond})
+	every(t, func(t *testing.T, k shape) {
+		t.Parallel()
+		r := join(t, k, Options{Linger: 400 * time.Millisecond})
 		say(t, r.backend, "a")
 		hear(t, r.client, "a")
 		halfClose(t, r.client)
@@ -266,11 +328,11 @@ func TestLingerDoesNotCutAnAnswer(t *testing.T) {
 
 // TestDrain: the backend is asked to say goodbye, and the client hears it.
 func TestDrain(t *testing.T) {
-	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{})
+	every(t, func(t *testing.T, k shape) {
+		r := join(t, k, Options{})
 		say(t, r.client, "a NOOP\r\n")
 		hear(t, r.backend, "a NOOP\r\n")
-		r.cancel(errStop)
+		r.stop(errStop)
 		hearEnd(t, r.backend)
 		say(t, r.backend, "a OK\r\n* BYE\r\n")
 		r.backend.Close()
@@ -286,9 +348,9 @@ func TestDrain(t *testing.T) {
 
 // TestDrainEndsWithoutABackendsHelp: neither side moves a finger.
 func TestDrainEndsWithoutABackendsHelp(t *testing.T) {
-	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{Grace: 50 * time.Millisecond})
-		r.cancel(errStop)
+	every(t, func(t *testing.T, k shape) {
+		r := join(t, k, Options{Grace: 50 * time.Millisecond})
+		r.stop(errStop)
 		r.wait(t)
 		if r.result.End != Drained || r.err != errStop {
 			t.Errorf("got %v, %v", r.result.End, r.err)
@@ -299,8 +361,8 @@ func TestDrainEndsWithoutABackendsHelp(t *testing.T) {
 // TestDrainWithFullPipes: both sides have stopped reading, so that every write
 // blocks.
 func TestDrainWithFullPipes(t *testing.T) {
-	both(t, func(t *testing.T, withTLS bool) {
-		r := join(t, withTLS, Options{Grace: 50 * time.Millisecond})
+	every(t, func(t *testing.T, k shape) {
+		r := join(t, k, Options{Grace: 50 * time.Millisecond})
 		for _, c := range []net.Conn{r.client, r.backend} {
 			c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 			junk := make([]byte, 1<<20)
@@ -310,7 +372,7 @@ func TestDrainWithFullPipes(t *testing.T) {
 				}
 			}
 		}
-		r.cancel(errStop)
+		r.stop(errStop)
 		r.wait(t)
 		if r.result.End != Drained || r.err != errStop {
 			t.Errorf("got %v, %v", r.result.End, r.err)
@@ -318,16 +380,20 @@ func TestDrainWithFullPipes(t *testing.T) {
 	})
 }
 
+// reset breaks a connection.
+func reset(c net.Conn) {
+	if tc, ok := c.(*tls.Conn); ok {
+		c = tc.NetConn()
+	}
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+}
+
 func TestReset(t *testing.T) {
-	both(t, func(t *testing.T, withTLS bool) {
+	every(t, func(t *testing.T, k shape) {
 		t.Run("client", func(t *testing.T) {
-			r := join(t, withTLS, Options{})
-			raw := r.client
-			if tc, ok := raw.(*tls.Conn); ok {
-				raw = tc.NetConn()
-			}
-			raw.(*net.TCPConn).SetLinger(0)
-			raw.Close()
+			r := join(t, k, Options{})
+			reset(r.client)
 			hearEnd(t, r.backend)
 			r.wait(t)
 			if r.result.End != FrontFailed || r.err == nil {
@@ -335,9 +401,8 @@ func TestReset(t *testing.T) {
 			}
 		})
 		t.Run("backend", func(t *testing.T) {
-			r := join(t, withTLS, Options{})
-			r.backend.(*net.TCPConn).SetLinger(0)
-			r.backend.Close()
+			r := join(t, k, Options{})
+			reset(r.backend)
 			hearEnd(t, r.client)
 			r.client.Close()
 			r.wait(t)
@@ -348,33 +413,25 @@ func TestReset(t *testing.T) {
 	})
 }
 
+// TestBulk sends a lot both ways at once, in pieces of all sizes, to readers that
+// read in pieces of all sizes.
 func TestBulk(t *testing.T) {
-	both(t, func(t *testing.T, withTLS bool) {
-		const size = 4 << 20
-		r := join(t, withTLS, Options{Idle: time.Minute})
-		data := make([]byte, size)
-		rand.Read(data)
-		sent := make(chan error, 2)
-		send := func(c net.Conn) {
-			_, err := c.Write(data)
-			sent <- err
+	every(t, func(t *testing.T, k shape) {
+		t.Parallel()
+		size := int64(8 << 20)
+		if k.loop && !testing.Short() && !raceEnabled {
+			size = 64 << 20
 		}
-		go send(r.client)
-		go send(r.backend)
-		got := make(chan []byte, 2)
-		receive := func(c net.Conn) {
-			b := make([]byte, size)
-			io.ReadFull(c, b)
-			got <- b
+		r := join(t, k, Options{Idle: time.Minute})
+		failed := make(chan error, 4)
+		ends := []net.Conn{r.client, r.backend}
+		for i, c := range ends {
+			go func() { failed <- sendStream(c, size, uint64(i)) }()
+			go func() { failed <- checkStream(c, size, uint64(1-i)) }()
 		}
-		go receive(r.client)
-		go receive(r.backend)
-		for range 2 {
-			if err := <-sent; err != nil {
+		for range 4 {
+			if err := <-failed; err != nil {
 				t.Error(err)
-			}
-			if !bytes.Equal(<-got, data) {
-				t.Error("the bytes differ")
 			}
 		}
 		halfClose(t, r.client)
@@ -385,6 +442,44 @@ func TestBulk(t *testing.T) {
 		}
 	})
 }
+
+// sendStream writes size bytes that follow from the seed, in pieces of random
+// sizes.
+func sendStream(w io.Writer, size int64, seed uint64) error {
+	data := mrand.NewChaCha8([32]byte{byte(seed)})
+	random := mrand.New(mrand.NewPCG(seed, 1))
+	buf := make([]byte, 256<<10)
+	for size > 0 {
+		n := min(size, int64(pieceSize(random, len(buf))))
+		data.Read(buf[:n])
+		if _, err := w.Write(buf[:n]); err != nil {
+			return fmt.Errorf("%d bytes before the end: %w", size, err)
+		}
+		size -= n
+	}
+	return nil
+}
+
+// checkStream reads what sendStream writes.
+func checkStream(r io.Reader, size int64, seed uint64) error {
+	data := mrand.NewChaCha8([32]byte{byte(seed)})
+	random := mrand.New(mrand.NewPCG(seed, 2))
+	buf, want := make([]byte, 256<<10), make([]byte, 256<<10)
+	for at := int64(0); at < size; {
+		n, err := r.Read(buf[:min(size-at, int64(pieceSize(random, len(buf))))])
+		data.Read(want[:n])
+		if !bytes.Equal(buf[:n], want[:n]) {
+			return fmt.Errorf("the bytes differ behind byte %d", at)
+		}
+		if at += int64(n); err != nil && at < size {
+			return fmt.Errorf("behind byte %d: %w", at, err)
+		}
+	}
+	return nil
+}
+
+// pieceSize is small as often as large.
+func pieceSize(r *mrand.Rand, limit int) int { return 1 + r.IntN(1<<r.IntN(bits.Len(uint(limit)))) }
 
 func TestContextThatEndedBefore(t *testing.T) {
 	c, front := pair(t)
