@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"switchyard/backend"
+	"switchyard/backend/store/rows"
 )
 
 // Body implements backend.User.
@@ -28,7 +29,7 @@ func (m *mail) Body(_ context.Context, mailbox backend.GUID, uid backend.UID) (b
 func (u *user) find(mailbox backend.GUID, uid backend.UID) (backend.Message, backend.GUID, error) {
 	u.mu.RLock()
 	b, ok := u.boxes[mailbox]
-	id := u.row.id
+	id := u.row.ID
 	u.mu.RUnlock()
 	if !ok {
 		return backend.Message{}, id, backend.ErrNoMessage
@@ -46,8 +47,8 @@ func (u *user) find(mailbox backend.GUID, uid backend.UID) (backend.Message, bac
 // openBody opens a body. A body that is gone, which happens when the message
 // is expunged at this moment, is ErrNoMessage.
 func (u *user) openBody(user, guid backend.GUID) (backend.Body, error) {
-	var row bodyRow
-	ok, err := get(u.db, keyBody(user, guid), row.read)
+	var row rows.Body
+	ok, err := rows.Get(u.db, rows.KeyBody(user, guid), row.Read)
 	if err != nil {
 		return nil, u.s.broken("find a body", err)
 	}
@@ -59,7 +60,7 @@ func (u *user) openBody(user, guid backend.GUID) (backend.Body, error) {
 		return b, nil
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		if ok, again := get(u.db, keyBody(user, guid), row.read); again == nil && !ok {
+		if ok, again := rows.Get(u.db, rows.KeyBody(user, guid), row.Read); again == nil && !ok {
 			return nil, backend.ErrNoMessage
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/effect"
+	"switchyard/backend/store/rows"
 )
 
 // maxFindings bounds what one Check tells.
@@ -26,13 +27,13 @@ func (s *Store) Check(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	c := &checker{s: s, live: make(map[uint32]liveRow)}
+	c := &checker{s: s, live: make(map[uint32]rows.Live)}
 	if err := c.user(ctx, s.queue); err != nil {
 		return err
 	}
 	for _, db := range s.dbs {
 		var accounts []string
-		err := scan(db, []byte{spaceName}, func(key, _ []byte) error {
+		err := rows.Scan(db, []byte{rows.SpaceName}, func(key, _ []byte) error {
 			accounts = append(accounts, string(key[1:]))
 			return nil
 		})
@@ -59,7 +60,7 @@ func (s *Store) Check(ctx context.Context) error {
 // checker collects what is wrong.
 type checker struct {
 	s        *Store
-	live     map[uint32]liveRow // what the bodies come to
+	live     map[uint32]rows.Live // what the bodies come to
 	findings []error
 }
 
@@ -79,7 +80,7 @@ func (c *checker) user(ctx context.Context, u *user) error {
 	if err := on.load(); err != nil {
 		return err
 	}
-	if on.row != u.row || !maps.EqualFunc(on.boxes, u.boxes, func(a, b *box) bool { return a.boxRow == b.boxRow }) ||
+	if on.row != u.row || !maps.EqualFunc(on.boxes, u.boxes, func(a, b *box) bool { return a.Box == b.Box }) ||
 		!maps.Equal(on.subs, u.subs) {
 		c.found("%q: memory and disk differ", u.account)
 	}
@@ -88,17 +89,17 @@ func (c *checker) user(ctx context.Context, u *user) error {
 		if on.names[b.Name] != b {
 			c.found("%q: two mailboxes are called %q", u.account, b.Name)
 		}
-		if b.UIDValidity > on.row.lastUIDValidity {
+		if b.UIDValidity > on.row.LastUIDValidity {
 			c.found("%q: uidvalidity of %q is above the last one given", u.account, b.Name)
 		}
 		if err := c.box(on, b, u.boxes[id], refs); err != nil {
 			return err
 		}
 	}
-	err := scan(u.db, keyUser(on.row.id, rowQueue), func(_, value []byte) error {
-		var row queueRow
-		err := row.read(value)
-		refs[row.body]++
+	err := rows.Scan(u.db, rows.KeyUser(on.row.ID, rows.RowQueue), func(_, value []byte) error {
+		var row rows.Entry
+		err := row.Read(value)
+		refs[row.Body]++
 		return err
 	})
 	if err != nil {
@@ -109,12 +110,12 @@ func (c *checker) user(ctx context.Context, u *user) error {
 
 // box checks a mailbox as it is on disk, and the messages in memory.
 func (c *checker) box(on *user, b, mem *box, refs map[backend.GUID]uint64) error {
-	want := boxRow{Mailbox: backend.Mailbox{
+	want := rows.Box{Mailbox: backend.Mailbox{
 		ID: b.ID, Name: b.Name, Use: b.Use, UIDValidity: b.UIDValidity, UIDNext: b.UIDNext, HighestModSeq: b.HighestModSeq,
-	}, floor: b.floor}
+	}, Floor: b.Floor}
 	i := 0
 	err := on.eachMessage(b.ID, func(m *backend.Message) error {
-		want.count(m, 1)
+		want.Count(m, 1)
 		refs[m.GUID]++
 		if m.UID >= b.UIDNext || m.ModSeq > b.HighestModSeq || m.ModSeq == 0 {
 			c.found("%q: message %d of %q is beyond the mailbox's uidnext or modseq", on.account, m.UID, b.Name)
@@ -133,21 +134,21 @@ func (c *checker) box(on *user, b, mem *box, refs map[backend.GUID]uint64) error
 	if mem != nil && mem.loaded && mem.messages.Len() != i {
 		c.found("%q: %q has %d messages in memory, %d on disk", on.account, b.Name, mem.messages.Len(), i)
 	}
-	prefix := keyUser(on.row.id, rowTombstone, b.ID[:]...)
-	err = scan(on.db, prefix, func(key, value []byte) error {
-		_, seq, uid, err := parseTombstone(key)
+	prefix := rows.KeyUser(on.row.ID, rows.RowTombstone, b.ID[:]...)
+	err = rows.Scan(on.db, prefix, func(key, value []byte) error {
+		_, seq, uid, err := rows.ParseTombstone(key)
 		if err != nil {
 			return err
 		}
-		want.tombstones++
+		want.Tombstones++
 		if seq > b.HighestModSeq || uid >= b.UIDNext {
 			c.found("%q: a tombstone of %q is beyond the mailbox", on.account, b.Name)
 		}
-		var row tombRow
-		return row.read(value)
+		var row rows.Tombstone
+		return row.Read(value)
 	})
-	if want != b.boxRow {
-		c.found("%q: mailbox %q counts %+v, its rows say %+v", on.account, b.Name, b.boxRow, want)
+	if want != b.Box {
+		c.found("%q: mailbox %q counts %+v, its rows say %+v", on.account, b.Name, b.Box, want)
 	}
 	return err
 }
@@ -158,24 +159,24 @@ func equalMessages(a, b *backend.Message) bool {
 
 // bodies checks an account's bodies against the references counted.
 func (c *checker) bodies(on *user, refs map[backend.GUID]uint64) error {
-	err := scan(on.db, keyUser(on.row.id, rowBody), func(key, value []byte) error {
-		guid, err := parseGUID(key)
+	err := rows.Scan(on.db, rows.KeyUser(on.row.ID, rows.RowBody), func(key, value []byte) error {
+		guid, err := rows.ParseGUID(key)
 		if err != nil {
 			return err
 		}
-		var row bodyRow
-		if err := row.read(value); err != nil {
+		var row rows.Body
+		if err := row.Read(value); err != nil {
 			return err
 		}
-		if row.refs != refs[guid] {
-			c.found("%q: body %s counts %d references, there are %d", on.account, guid, row.refs, refs[guid])
+		if row.Refs != refs[guid] {
+			c.found("%q: body %s counts %d references, there are %d", on.account, guid, row.Refs, refs[guid])
 		}
 		delete(refs, guid)
-		if row.refs == 0 {
+		if row.Refs == 0 {
 			return nil
 		}
 		l := c.live[row.Segment]
-		c.live[row.Segment] = liveRow{l.bodies + 1, l.bytes + row.Length}
+		c.live[row.Segment] = rows.Live{Bodies: l.Bodies + 1, Bytes: l.Bytes + row.Length}
 		body, err := c.s.segments.Body(row.Place, guid)
 		if err != nil {
 			c.found("%q: body %s: %w", on.account, guid, err)
@@ -212,7 +213,7 @@ func (c *checker) logs() error {
 		applied := sh.applied
 		sh.turn.Unlock()
 		var seqs []uint64
-		err := scan(c.s.dbOf(shard), []byte{spaceLog, shard}, func(_, value []byte) error {
+		err := rows.Scan(c.s.dbOf(shard), []byte{rows.SpaceLog, shard}, func(_, value []byte) error {
 			r, err := effect.DecodeRecord(value)
 			if err == nil {
 				seqs = append(seqs, r.Seq)

@@ -10,6 +10,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/effect"
+	"switchyard/backend/store/rows"
 )
 
 // epoch is the only one while a store has no peer.
@@ -182,7 +183,7 @@ func (t *tx) write(sh *shard, record *effect.Record) error {
 	u, s := t.u, t.u.s
 	batch := u.db.NewBatch()
 	for guid, p := range t.places {
-		_ = batch.Set(keyBody(t.row.id, guid), bodyRow{Place: p}.append(nil), nil)
+		_ = batch.Set(rows.KeyBody(t.row.ID, guid), rows.Body{Place: p}.Append(nil), nil)
 	}
 	sh.mu.Lock()
 	if sh.broken != nil {
@@ -192,7 +193,7 @@ func (t *tx) write(sh *shard, record *effect.Record) error {
 	}
 	record.Epoch, record.Seq = sh.epoch, sh.last+1
 	encoded := effect.AppendRecord(nil, record)
-	_ = batch.Set(keyLog(record.Shard, record.Seq), encoded, nil)
+	_ = batch.Set(rows.KeyLog(record.Shard, record.Seq), encoded, nil)
 	var ack Ack
 	if s.opts.Replicator != nil {
 		ack = s.opts.Replicator.ShipRecord(record, encoded)
@@ -221,10 +222,10 @@ func (t *tx) write(sh *shard, record *effect.Record) error {
 // note adds to the state that it includes the record, and trims the log
 // behind it.
 func (t *tx) note(record *effect.Record) {
-	row := appliedRow{record.Epoch, record.Seq, record.Time}
-	t.put(keyApplied(record.Shard), row.append(nil))
+	row := rows.Applied{Epoch: record.Epoch, Seq: record.Seq, Time: record.Time}
+	t.put(rows.KeyApplied(record.Shard), row.Append(nil))
 	if keep := uint64(t.u.s.opts.LogKeep); record.Seq > keep && record.Seq%64 == 0 {
-		_ = t.batch.DeleteRange(keyLog(record.Shard, 0), keyLog(record.Shard, record.Seq-keep+1), nil)
+		_ = t.batch.DeleteRange(rows.KeyLog(record.Shard, 0), rows.KeyLog(record.Shard, record.Seq-keep+1), nil)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/effect"
+	"switchyard/backend/store/rows"
 	"switchyard/backend/store/segment"
 )
 
@@ -158,7 +159,7 @@ func (t *tx) room(size int64) error {
 var errFull = errors.New("mailbox has no uids left")
 
 // uidsLeft refuses more messages than a mailbox has UIDs for.
-func uidsLeft(b *boxRow, n int) error {
+func uidsLeft(b *rows.Box, n int) error {
 	if uint64(b.UIDNext)+uint64(n) > 1<<32-1 {
 		return errors.Join(backend.ErrTooMany, errFull)
 	}
@@ -166,14 +167,14 @@ func uidsLeft(b *boxRow, n int) error {
 }
 
 // file puts an incoming message into a mailbox.
-func (t *tx) file(b *boxRow, n *incoming) (backend.Appended, error) {
+func (t *tx) file(b *rows.Box, n *incoming) (backend.Appended, error) {
 	a := backend.Appended{Mailbox: b.ID, UIDValidity: b.UIDValidity, UID: b.UIDNext, GUID: n.guid}
 	t.places[n.guid] = n.place
 	err := t.apply(effect.MessageAdded{Mailbox: b.ID, Message: backend.Message{
 		UID: a.UID, ModSeq: b.HighestModSeq + 1, GUID: n.guid, Size: n.size,
 		InternalDate: n.date, SaveDate: t.seconds(), Flags: n.flags,
 	}})
-	t.put(keyStructure(t.row.id, n.guid), n.structure)
+	t.put(rows.KeyStructure(t.row.ID, n.guid), n.structure)
 	return a, err
 }
 
@@ -240,7 +241,7 @@ func (m *mail) Deliver(ctx context.Context, d backend.Delivery) (out backend.Del
 	}
 	defer leave()
 	u.mu.RLock()
-	id := u.row.id
+	id := u.row.ID
 	u.mu.RUnlock()
 	if d.ID != [32]byte{} { // before the body is written for nothing
 		row, ok, err := u.delivery(id, d.ID)

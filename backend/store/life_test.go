@@ -17,6 +17,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/effect"
+	"switchyard/backend/store/rows"
 	"switchyard/backend/store/segment"
 )
 
@@ -131,9 +132,9 @@ func TestDeliveriesForgotten(t *testing.T) {
 		t.Error("remembered for more than seven days")
 	}
 	rows := func() (n int) {
-		id := s.users.all[bob].Value().row.id
-		for _, prefix := range [][]byte{{spaceExpiry}, keyUser(id, rowDelivery)} {
-			if err := scan(s.dbs[0], prefix, func(_, _ []byte) error { n++; return nil }); err != nil {
+		id := s.users.all[bob].Value().row.ID
+		for _, prefix := range [][]byte{{rows.SpaceExpiry}, rows.KeyUser(id, rows.RowDelivery)} {
+			if err := rows.Scan(s.dbs[0], prefix, func(_, _ []byte) error { n++; return nil }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -370,9 +371,9 @@ func shipIn(t *testing.T, s *Store, rec *effect.Record, user backend.GUID, bodie
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = batch.Set(keyBody(user, guid), bodyRow{Place: p}.append(nil), nil)
+		_ = batch.Set(rows.KeyBody(user, guid), rows.Body{Place: p}.Append(nil), nil)
 	}
-	_ = batch.Set(keyLog(rec.Shard, rec.Seq), effect.AppendRecord(nil, rec), nil)
+	_ = batch.Set(rows.KeyLog(rec.Shard, rec.Seq), effect.AppendRecord(nil, rec), nil)
 	if err := db.Apply(batch, pebble.Sync); err != nil {
 		t.Fatal(err)
 	}
@@ -424,7 +425,7 @@ func TestDriftShows(t *testing.T) {
 	s := openStore(t, fs, Options{})
 	u := createUser(t, s, bob)
 	deliver(t, u, 1, text(1))
-	id := u.(*mail).u.row.id
+	id := u.(*mail).u.row.ID
 	// The next record is durable in the log only; its state is lost.
 	inner := u.(*mail).u
 	left := make(chan *vfs.MemFS, 1)
@@ -442,15 +443,15 @@ func TestDriftShows(t *testing.T) {
 	closeStore(t, s)
 
 	// Now the same with a message of another size in the state.
-	db, err := pebble.Open("store/meta-00", &pebble.Options{FS: clone, Merger: liveMerger(), FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
+	db, err := pebble.Open("store/meta-00", &pebble.Options{FS: clone, Merger: rows.LiveMerger(), FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	box := inner.names["INBOX"].ID
 	m := backend.Message{UID: 1, ModSeq: 2, Size: 5, InternalDate: time.Unix(1, 0), SaveDate: time.Unix(1, 0)}
-	_ = db.Set(keyMessage(id, box, 1), effect.AppendMessage(nil, &m), pebble.Sync)
-	row := appliedRow{epoch: 1, seq: 2}
-	_ = db.Set(keyApplied(shardOf(bob)), row.append(nil), pebble.Sync)
+	_ = db.Set(rows.KeyMessage(id, box, 1), effect.AppendMessage(nil, &m), pebble.Sync)
+	row := rows.Applied{Epoch: 1, Seq: 2}
+	_ = db.Set(rows.KeyApplied(shardOf(bob)), row.Append(nil), pebble.Sync)
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}

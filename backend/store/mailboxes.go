@@ -25,7 +25,7 @@ func (s *Store) CreateUser(ctx context.Context, account string, generation uint6
 		return nil, err
 	}
 	u.mu.RLock()
-	done := u.exists && u.row.generation >= generation
+	done := u.exists && u.row.Generation >= generation
 	u.mu.RUnlock()
 	if done {
 		return &mail{u}, nil
@@ -37,7 +37,7 @@ func (s *Store) CreateUser(ctx context.Context, account string, generation uint6
 		if !u.exists {
 			return t.createUser(generation)
 		}
-		if generation > t.row.generation {
+		if generation > t.row.Generation {
 			return t.apply(effect.GenerationSeen{Generation: generation})
 		}
 		return nil
@@ -68,7 +68,7 @@ func (t *tx) create(name, use string) error {
 	now := min(max(t.now.Time().Unix(), 1), 1<<32-1)
 	return t.apply(effect.MailboxCreated{
 		Mailbox: newGUID(), Name: name, Use: use,
-		UIDValidity: max(t.row.lastUIDValidity+1, uint32(now)),
+		UIDValidity: max(t.row.LastUIDValidity+1, uint32(now)),
 	})
 }
 

@@ -54,7 +54,7 @@ func (tb *txBox) show(u *user) {
 	if b == nil {
 		b = &box{u: u}
 	}
-	b.boxRow = tb.boxRow
+	b.Box = tb.Box
 	u.boxes[b.ID], u.names[b.Name] = b, b
 	if b.loaded {
 		b.messages = b.messages.Remove(tb.removed).Update(tb.changed).Append(tb.added...)

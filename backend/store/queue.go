@@ -7,6 +7,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/effect"
+	"switchyard/backend/store/rows"
 	"switchyard/backend/store/segment"
 )
 
@@ -29,7 +30,7 @@ func (s *Store) QueueAdd(ctx context.Context, entry []byte, body io.ReaderAt, si
 	}
 	defer func() { s.settle(place, err) }()
 	err = s.queue.add(ctx, func(t *tx) error {
-		id = t.row.lastQueued + 1
+		id = t.row.LastQueued + 1
 		t.places[guid] = place
 		return t.apply(effect.QueueSet{ID: id, Entry: entry, Body: guid, Size: size})
 	})
@@ -73,20 +74,20 @@ func (s *Store) QueueScan(ctx context.Context, each func(id uint64, entry []byte
 		return err
 	}
 	defer leave()
-	return scan(s.queue.db, keyUser(backend.GUID{}, rowQueue), func(key, value []byte) error {
+	return rows.Scan(s.queue.db, rows.KeyUser(backend.GUID{}, rows.RowQueue), func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		id, err := parseQueue(key)
+		id, err := rows.ParseQueue(key)
 		if err != nil {
 			return err
 		}
-		var row queueRow
-		if err := row.read(append([]byte(nil), value...)); err != nil {
+		var row rows.Entry
+		if err := row.Read(append([]byte(nil), value...)); err != nil {
 			return err
 		}
-		if !each(id, row.entry) {
-			return errStop
+		if !each(id, row.Entry) {
+			return rows.ErrStop
 		}
 		return nil
 	})
@@ -100,55 +101,55 @@ func (s *Store) QueueBody(_ context.Context, id uint64) (backend.Body, error) {
 		return nil, err
 	}
 	defer leave()
-	var row queueRow
-	ok, err := get(s.queue.db, keyQueue(id), row.read)
+	var row rows.Entry
+	ok, err := rows.Get(s.queue.db, rows.KeyQueue(id), row.Read)
 	if err != nil {
 		return nil, s.broken("read a queue entry", err)
 	}
 	if !ok {
 		return nil, backend.ErrNoMessage
 	}
-	return s.queue.openBody(backend.GUID{}, row.body)
+	return s.queue.openBody(backend.GUID{}, row.Body)
 }
 
 // queueEntry returns an entry as this change leaves it.
-func (t *tx) queueEntry(id uint64) (row queueRow, ok bool, err error) {
+func (t *tx) queueEntry(id uint64) (row rows.Entry, ok bool, err error) {
 	if r, touched := t.queue[id]; touched {
 		if r == nil {
 			return row, false, nil
 		}
 		return *r, true, nil
 	}
-	ok, err = get(t.u.db, keyQueue(id), func(b []byte) error { return row.read(append([]byte(nil), b...)) })
+	ok, err = rows.Get(t.u.db, rows.KeyQueue(id), func(b []byte) error { return row.Read(append([]byte(nil), b...)) })
 	return row, ok, err
 }
 
 // noteQueue makes a later effect of this change see an entry; nil is none.
-func (t *tx) noteQueue(id uint64, row *queueRow) {
+func (t *tx) noteQueue(id uint64, row *rows.Entry) {
 	if t.queue == nil {
-		t.queue = make(map[uint64]*queueRow)
+		t.queue = make(map[uint64]*rows.Entry)
 	}
 	t.queue[id] = row
 	if row == nil {
-		t.del(keyQueue(id))
+		t.del(rows.KeyQueue(id))
 	} else {
-		t.put(keyQueue(id), row.append(nil))
+		t.put(rows.KeyQueue(id), row.Append(nil))
 	}
 }
 
 func (t *tx) setQueue(e effect.QueueSet) error {
-	row := queueRow{body: e.Body, size: e.Size, entry: e.Entry}
+	row := rows.Entry{Body: e.Body, Size: e.Size, Entry: e.Entry}
 	if e.Body.IsZero() {
 		old, ok, err := t.queueEntry(e.ID)
 		if err != nil || !ok {
 			return fmt.Errorf("queue entry %d is not there: %w", e.ID, err)
 		}
-		row.body, row.size = old.body, old.size
+		row.Body, row.Size = old.Body, old.Size
 	} else if err := t.ref(e.Body); err != nil {
 		return err
 	}
-	if e.ID > t.row.lastQueued {
-		t.row.lastQueued, t.touched = e.ID, true
+	if e.ID > t.row.LastQueued {
+		t.row.LastQueued, t.touched = e.ID, true
 	}
 	t.noteQueue(e.ID, &row)
 	return nil
@@ -160,5 +161,5 @@ func (t *tx) deleteQueue(e effect.QueueDeleted) error {
 		return fmt.Errorf("queue entry %d is not there: %w", e.ID, err)
 	}
 	t.noteQueue(e.ID, nil)
-	return t.unref(row.body)
+	return t.unref(row.Body)
 }

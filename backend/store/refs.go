@@ -4,24 +4,25 @@ import (
 	"fmt"
 
 	"switchyard/backend"
+	"switchyard/backend/store/rows"
 	"switchyard/backend/store/segment"
 )
 
 // body returns a body's row as this change leaves it, to be changed.
-func (t *tx) body(guid backend.GUID) (*bodyRow, error) {
+func (t *tx) body(guid backend.GUID) (*rows.Body, error) {
 	if row, ok := t.bodies[guid]; ok {
 		return row, nil
 	}
-	row := &bodyRow{}
+	row := &rows.Body{}
 	if p, ok := t.places[guid]; ok {
 		row.Place = p
-	} else if ok, err := get(t.u.db, keyBody(t.row.id, guid), row.read); err != nil {
+	} else if ok, err := rows.Get(t.u.db, rows.KeyBody(t.row.ID, guid), row.Read); err != nil {
 		return nil, err
 	} else if !ok {
 		return nil, fmt.Errorf("body %s is nowhere", guid)
 	}
 	if t.bodies == nil {
-		t.bodies = make(map[backend.GUID]*bodyRow)
+		t.bodies = make(map[backend.GUID]*rows.Body)
 	}
 	t.bodies[guid] = row
 	return row, nil
@@ -32,7 +33,7 @@ func (t *tx) ref(guid backend.GUID) error {
 	if err != nil {
 		return err
 	}
-	if row.refs++; row.refs == 1 {
+	if row.Refs++; row.Refs == 1 {
 		t.alive(row.Place, 1)
 	}
 	return nil
@@ -43,10 +44,10 @@ func (t *tx) unref(guid backend.GUID) error {
 	if err != nil {
 		return err
 	}
-	if row.refs == 0 {
+	if row.Refs == 0 {
 		return fmt.Errorf("body %s has no reference to take away", guid)
 	}
-	if row.refs--; row.refs == 0 {
+	if row.Refs--; row.Refs == 0 {
 		t.alive(row.Place, -1)
 	}
 	return nil
@@ -55,10 +56,10 @@ func (t *tx) unref(guid backend.GUID) error {
 // alive counts a body of a segment.
 func (t *tx) alive(p segment.Place, sign int64) {
 	if t.live == nil {
-		t.live = make(map[uint32]liveRow)
+		t.live = make(map[uint32]rows.Live)
 	}
 	l := t.live[p.Segment]
-	l.bodies += sign
-	l.bytes += sign * p.Length
+	l.Bodies += sign
+	l.Bytes += sign * p.Length
 	t.live[p.Segment] = l
 }

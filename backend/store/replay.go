@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/backend/effect"
+	"switchyard/backend/store/rows"
 )
 
 // replay brings the state to the end of every shard's log, and starts the
@@ -18,13 +19,13 @@ func (s *Store) replay() error {
 	for i := range s.shards {
 		sh, shard := &s.shards[i], uint8(i)
 		sh.changed.L = &sh.turn
-		done := appliedRow{epoch: epoch}
-		if _, err := get(s.dbOf(shard), keyApplied(shard), done.read); err != nil {
+		done := rows.Applied{Epoch: epoch}
+		if _, err := rows.Get(s.dbOf(shard), rows.KeyApplied(shard), done.Read); err != nil {
 			return err
 		}
-		s.clock.seen(done.time)
-		sh.epoch, sh.last = done.epoch, done.seq
-		err := scanRange(s.dbOf(shard), keyLog(shard, done.seq+1), after([]byte{spaceLog, shard}), func(_, value []byte) error {
+		s.clock.seen(done.Time)
+		sh.epoch, sh.last = done.Epoch, done.Seq
+		err := rows.ScanRange(s.dbOf(shard), rows.KeyLog(shard, done.Seq+1), rows.After([]byte{rows.SpaceLog, shard}), func(_, value []byte) error {
 			record, err := effect.DecodeRecord(value)
 			if err != nil {
 				return err

@@ -8,7 +8,7 @@
 // the log alone is enough: at start what was not applied yet is applied again
 // from it (replay.go), by the same code.
 //
-// The rows and their keys are in keys.go and rows.go.
+// The rows and their keys are in the package rows.
 package store
 
 import (
@@ -27,6 +27,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/effect"
+	"switchyard/backend/store/rows"
 	"switchyard/backend/store/segment"
 )
 
@@ -133,7 +134,7 @@ func (s *Store) pebbleOptions(cache *pebble.Cache) *pebble.Options {
 	o := &pebble.Options{
 		Cache:                       cache,
 		FS:                          s.space.fs,
-		Merger:                      liveMerger(),
+		Merger:                      rows.LiveMerger(),
 		FormatMajorVersion:          pebble.FormatNewest,
 		MemTableSize:                uint64(s.opts.MemTable),
 		MemTableStopWritesThreshold: 4,
@@ -301,7 +302,7 @@ func (s *Store) Generation(_ context.Context, account string) (uint64, error) {
 	}
 	u.mu.RLock()
 	defer u.mu.RUnlock()
-	return u.row.generation, nil
+	return u.row.Generation, nil
 }
 
 // Users implements backend.Store.
@@ -313,12 +314,12 @@ func (s *Store) Users(ctx context.Context, each func(account string) bool) error
 	defer leave()
 	stopped := false
 	for _, db := range s.dbs {
-		err := scan(db, []byte{spaceName}, func(key, _ []byte) error {
+		err := rows.Scan(db, []byte{rows.SpaceName}, func(key, _ []byte) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			if stopped = !each(string(key[1:])); stopped {
-				return errStop
+				return rows.ErrStop
 			}
 			return nil
 		})

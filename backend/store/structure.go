@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"switchyard/backend"
+	"switchyard/backend/store/rows"
 	"switchyard/internal/message"
 )
 
@@ -34,7 +35,7 @@ func (m *mail) Structure(ctx context.Context, mailbox backend.GUID, uid backend.
 		return nil, err
 	}
 	var part *message.Part
-	ok, err := get(u.db, keyStructure(id, msg.GUID), func(b []byte) (err error) {
+	ok, err := rows.Get(u.db, rows.KeyStructure(id, msg.GUID), func(b []byte) (err error) {
 		part, err = message.DecodePart(b)
 		return err
 	})
@@ -60,12 +61,12 @@ func (u *user) restoreStructure(ctx context.Context, id, guid backend.GUID) (*me
 		return nil, err
 	}
 	defer u.unlock()
-	there, err := get(u.db, keyBody(id, guid), func([]byte) error { return nil })
+	there, err := rows.Get(u.db, rows.KeyBody(id, guid), func([]byte) error { return nil })
 	if err != nil {
 		return nil, u.s.broken("find a body", err)
 	}
 	if there {
-		if err := u.db.Set(keyStructure(id, guid), part.AppendBinary(nil), pebble.NoSync); err != nil {
+		if err := u.db.Set(rows.KeyStructure(id, guid), part.AppendBinary(nil), pebble.NoSync); err != nil {
 			return nil, u.s.broken("keep a structure", err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/zap"
+
+	"switchyard/backend/store/rows"
 )
 
 // How often the store looks for what can go, and how much it takes at once.
@@ -43,16 +45,16 @@ func (s *Store) forgetDeliveries() error {
 	for _, db := range s.dbs {
 		batch := db.NewBatch()
 		n := 0
-		err := scanRange(db, []byte{spaceExpiry}, binary.BigEndian.AppendUint64([]byte{spaceExpiry}, uint64(max(now, 0))),
+		err := rows.ScanRange(db, []byte{rows.SpaceExpiry}, binary.BigEndian.AppendUint64([]byte{rows.SpaceExpiry}, uint64(max(now, 0))),
 			func(key, _ []byte) error {
-				_, user, id, err := parseExpiry(key)
+				_, user, id, err := rows.ParseExpiry(key)
 				if err != nil {
 					return err
 				}
 				if n++; n > sweepBatch {
-					return errStop
+					return rows.ErrStop
 				}
-				return errors.Join(batch.Delete(keyDelivery(user, id), nil), batch.Delete(key, nil))
+				return errors.Join(batch.Delete(rows.KeyDelivery(user, id), nil), batch.Delete(key, nil))
 			})
 		if err == nil && n > 0 {
 			err = db.Apply(batch, pebble.NoSync)
@@ -76,7 +78,7 @@ func (s *Store) removeDead() error {
 		}
 		s.live.forget(id)
 		for _, db := range s.dbs {
-			if err := db.Delete(keySegment(id), pebble.NoSync); err != nil {
+			if err := db.Delete(rows.KeySegment(id), pebble.NoSync); err != nil {
 				return err
 			}
 		}
@@ -88,26 +90,26 @@ func (s *Store) removeDead() error {
 // live counts the live bodies of each segment, over all instances.
 type live struct {
 	mu   sync.Mutex
-	rows map[uint32]liveRow
+	rows map[uint32]rows.Live
 }
 
-func (l *live) init() { l.rows = make(map[uint32]liveRow) }
+func (l *live) init() { l.rows = make(map[uint32]rows.Live) }
 
 func (l *live) load(db *pebble.DB) error {
-	return scan(db, []byte{spaceSegment}, func(key, value []byte) error {
+	return rows.Scan(db, []byte{rows.SpaceSegment}, func(key, value []byte) error {
 		if len(key) != 5 {
-			return errKey
+			return rows.ErrKey
 		}
 		id := binary.BigEndian.Uint32(key[1:])
 		row := l.rows[id]
-		err := row.add(value)
+		err := row.Add(value)
 		l.rows[id] = row
 		return err
 	})
 }
 
 // add notes differences, and tells whether a segment has no live body now.
-func (l *live) add(diff map[uint32]liveRow) (died bool) {
+func (l *live) add(diff map[uint32]rows.Live) (died bool) {
 	if len(diff) == 0 {
 		return false
 	}
@@ -115,10 +117,10 @@ func (l *live) add(diff map[uint32]liveRow) (died bool) {
 	defer l.mu.Unlock()
 	for id, d := range diff {
 		row := l.rows[id]
-		row.bodies += d.bodies
-		row.bytes += d.bytes
+		row.Bodies += d.Bodies
+		row.Bytes += d.Bytes
 		l.rows[id] = row
-		died = died || row.bodies == 0
+		died = died || row.Bodies == 0
 	}
 	return died
 }
@@ -126,7 +128,7 @@ func (l *live) add(diff map[uint32]liveRow) (died bool) {
 func (l *live) dead(id uint32) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.rows[id].bodies == 0
+	return l.rows[id].Bodies == 0
 }
 
 func (l *live) forget(id uint32) {

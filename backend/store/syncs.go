@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"strings"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -12,6 +14,27 @@ import (
 type syncOnce struct{ vfs.FS }
 
 type syncOnceFile struct{ vfs.File }
+
+// newManifest is one of Pebble's manifests, just created. A marker file, whose
+// name may become durable at any time, is about to point at it, and POSIX does
+// not promise that the sync of a new file makes its name durable: so its first
+// sync does that too.
+type newManifest struct {
+	syncOnceFile
+	fs    vfs.FS
+	dir   string
+	named atomic.Bool
+}
+
+func (f *newManifest) Sync() error     { return f.andName(f.syncOnceFile.Sync()) }
+func (f *newManifest) SyncData() error { return f.andName(f.syncOnceFile.SyncData()) }
+
+func (f *newManifest) andName(err error) error {
+	if err != nil || f.named.Swap(true) {
+		return err
+	}
+	return final(syncDirs(f.fs, f.dir))
+}
 
 // final hides what kind of error it was.
 func final(err error) error {
@@ -39,7 +62,11 @@ func syncsOnce(f vfs.File, err error) (vfs.File, error) {
 func (s syncOnce) Unwrap() vfs.FS { return s.FS }
 
 func (s syncOnce) Create(name string, cat vfs.DiskWriteCategory) (vfs.File, error) {
-	return syncsOnce(s.FS.Create(name, cat))
+	f, err := syncsOnce(s.FS.Create(name, cat))
+	if err == nil && strings.HasPrefix(s.PathBase(name), "MANIFEST-") {
+		return &newManifest{syncOnceFile: f.(syncOnceFile), fs: s.FS, dir: s.PathDir(name)}, nil
+	}
+	return f, err
 }
 
 func (s syncOnce) OpenReadWrite(name string, cat vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {

@@ -9,6 +9,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/effect"
+	"switchyard/backend/store/rows"
 	"switchyard/backend/store/segment"
 )
 
@@ -31,15 +32,15 @@ type tx struct {
 
 	effects []effect.Effect
 	batch   *pebble.Batch // the state
-	row     accountRow
+	row     rows.Account
 	created bool // the account
 	touched bool // row differs
 	subs    map[string]bool
 	boxes   map[backend.GUID]*txBox
-	bodies  map[backend.GUID]*bodyRow
-	queue   map[uint64]*queueRow // nil entry: deleted
-	seen    map[[32]byte]deliveryRow
-	live    map[uint32]liveRow
+	bodies  map[backend.GUID]*rows.Body
+	queue   map[uint64]*rows.Entry // nil entry: deleted
+	seen    map[[32]byte]rows.Delivery
+	live    map[uint32]rows.Live
 
 	// places says where the bodies that come with this change were written.
 	places map[backend.GUID]segment.Place
@@ -47,7 +48,7 @@ type tx struct {
 
 // txBox is what a change does to one mailbox.
 type txBox struct {
-	boxRow
+	rows.Box
 	b       *box // nil: created in this change
 	deleted bool
 	oldName string
@@ -69,7 +70,7 @@ func (t *tx) put(key, value []byte) { _ = t.batch.Set(key, value, nil) }
 func (t *tx) del(key []byte)        { _ = t.batch.Delete(key, nil) }
 
 // delAll removes the rows whose keys begin with prefix.
-func (t *tx) delAll(prefix []byte) { _ = t.batch.DeleteRange(prefix, after(prefix), nil) }
+func (t *tx) delAll(prefix []byte) { _ = t.batch.DeleteRange(prefix, rows.After(prefix), nil) }
 
 // box returns a mailbox as this change leaves it, to be changed.
 func (t *tx) box(id backend.GUID) (*txBox, error) {
@@ -83,32 +84,32 @@ func (t *tx) box(id backend.GUID) (*txBox, error) {
 	if !ok {
 		return nil, backend.ErrNoMailbox
 	}
-	tb := &txBox{boxRow: b.boxRow, b: b, oldName: b.Name}
+	tb := &txBox{Box: b.Box, b: b, oldName: b.Name}
 	t.boxes[id] = tb
 	return tb, nil
 }
 
 // peek returns a mailbox as this change leaves it, to be read.
-func (t *tx) peek(id backend.GUID) (*boxRow, bool) {
+func (t *tx) peek(id backend.GUID) (*rows.Box, bool) {
 	if tb, ok := t.boxes[id]; ok {
-		return &tb.boxRow, !tb.deleted
+		return &tb.Box, !tb.deleted
 	}
 	if b, ok := t.u.boxes[id]; ok {
-		return &b.boxRow, true
+		return &b.Box, true
 	}
 	return nil, false
 }
 
 // named returns the mailbox that has a name as this change leaves it.
-func (t *tx) named(name string) (*boxRow, bool) {
+func (t *tx) named(name string) (*rows.Box, bool) {
 	for _, tb := range t.boxes {
 		if tb.Name == name && !tb.deleted {
-			return &tb.boxRow, true
+			return &tb.Box, true
 		}
 	}
 	if b, ok := t.u.names[name]; ok {
 		if _, moved := t.boxes[b.ID]; !moved {
-			return &b.boxRow, true
+			return &b.Box, true
 		}
 	}
 	return nil, false
@@ -118,15 +119,15 @@ func (t *tx) named(name string) (*boxRow, bool) {
 // fit the state; the change is then worth nothing.
 func (t *tx) apply(e effect.Effect) error {
 	t.effects = append(t.effects, e)
-	id := t.row.id
+	id := t.row.ID
 	switch e := e.(type) {
 	case effect.UserCreated:
 		t.created, t.touched = true, true
-		t.row = accountRow{id: e.ID, generation: e.Generation}
-		t.put(keyName(t.u.account), e.ID[:])
+		t.row = rows.Account{ID: e.ID, Generation: e.Generation}
+		t.put(rows.KeyName(t.u.account), e.ID[:])
 	case effect.GenerationSeen:
 		t.touched = true
-		t.row.generation = max(t.row.generation, e.Generation)
+		t.row.Generation = max(t.row.Generation, e.Generation)
 	case effect.MailboxCreated:
 		t.createBox(e)
 	case effect.MailboxRenamed:
@@ -141,9 +142,9 @@ func (t *tx) apply(e effect.Effect) error {
 		}
 		t.subs[e.Name] = e.On
 		if e.On {
-			t.put(keySubscription(id, e.Name), nil)
+			t.put(rows.KeySubscription(id, e.Name), nil)
 		} else {
-			t.del(keySubscription(id, e.Name))
+			t.del(rows.KeySubscription(id, e.Name))
 		}
 	case effect.MessageAdded:
 		return t.addMessage(e)
@@ -172,10 +173,10 @@ func (t *tx) change(id backend.GUID, how func(*txBox)) error {
 }
 
 func (t *tx) createBox(e effect.MailboxCreated) {
-	t.boxes[e.Mailbox] = &txBox{boxRow: boxRow{Mailbox: backend.Mailbox{
+	t.boxes[e.Mailbox] = &txBox{Box: rows.Box{Mailbox: backend.Mailbox{
 		ID: e.Mailbox, Name: e.Name, Use: e.Use, UIDValidity: e.UIDValidity, UIDNext: 1, HighestModSeq: 1,
 	}}}
-	t.row.lastUIDValidity = max(t.row.lastUIDValidity, e.UIDValidity)
+	t.row.LastUIDValidity = max(t.row.LastUIDValidity, e.UIDValidity)
 	t.touched = true
 }
 
@@ -185,7 +186,7 @@ func (t *tx) deleteBox(e effect.MailboxDeleted) error {
 	if err != nil {
 		return err
 	}
-	id := t.row.id
+	id := t.row.ID
 	err = t.u.eachMessage(e.Mailbox, func(m *backend.Message) error { return t.unref(m.GUID) })
 	if err != nil {
 		return err
@@ -195,9 +196,9 @@ func (t *tx) deleteBox(e effect.MailboxDeleted) error {
 			return err
 		}
 	}
-	t.delAll(keyUser(id, rowMessage, e.Mailbox[:]...))
-	t.delAll(keyUser(id, rowTombstone, e.Mailbox[:]...))
-	t.del(keyMailbox(id, e.Mailbox))
+	t.delAll(rows.KeyUser(id, rows.RowMessage, e.Mailbox[:]...))
+	t.delAll(rows.KeyUser(id, rows.RowTombstone, e.Mailbox[:]...))
+	t.del(rows.KeyMailbox(id, e.Mailbox))
 	tb.deleted = true
 	return nil
 }
@@ -213,28 +214,10 @@ func (t *tx) addMessage(e effect.MessageAdded) error {
 	}
 	tb.UIDNext = m.UID + 1
 	tb.HighestModSeq = max(tb.HighestModSeq, m.ModSeq)
-	tb.count(&m, 1)
+	tb.Count(&m, 1)
 	tb.added = append(tb.added, m)
-	t.put(keyMessage(t.row.id, e.Mailbox, m.UID), effect.AppendMessage(nil, &m))
+	t.put(rows.KeyMessage(t.row.ID, e.Mailbox, m.UID), effect.AppendMessage(nil, &m))
 	return t.ref(m.GUID)
-}
-
-// count takes a message into the mailbox's counters, or out of them.
-func (r *boxRow) count(m *backend.Message, sign int) {
-	one := uint32(sign)
-	r.Messages += one
-	r.Size += int64(sign) * m.Size
-	if !slices.Contains(m.Flags, backend.FlagSeen) {
-		r.Unseen += one
-	}
-	if slices.Contains(m.Flags, backend.FlagDeleted) {
-		r.Deleted += one
-	}
-	if sign > 0 {
-		r.sum = r.sum.Add(effect.OfMessage(m))
-	} else {
-		r.sum = r.sum.Sub(effect.OfMessage(m))
-	}
 }
 
 func (t *tx) setFlags(e effect.FlagsSet) error {
@@ -249,12 +232,12 @@ func (t *tx) setFlags(e effect.FlagsSet) error {
 		if err != nil {
 			return err
 		}
-		tb.count(&m, -1)
+		tb.Count(&m, -1)
 		m.Flags, m.ModSeq = e.Flags, e.ModSeq
-		tb.count(&m, 1)
+		tb.Count(&m, 1)
 		tb.changed = append(tb.changed, m)
 		row = effect.AppendMessage(row[:0], &m)
-		t.put(keyMessage(t.row.id, e.Mailbox, uid), row)
+		t.put(rows.KeyMessage(t.row.ID, e.Mailbox, uid), row)
 	}
 	return nil
 }
@@ -281,15 +264,15 @@ func (t *tx) expunge(e effect.Expunged) error {
 		if err != nil {
 			return err
 		}
-		tb.count(&m, -1)
-		t.del(keyMessage(t.row.id, e.Mailbox, uid))
-		t.put(keyTombstone(t.row.id, e.Mailbox, e.ModSeq, uid), tombRow{m.GUID, t.now}.append(nil))
+		tb.Count(&m, -1)
+		t.del(rows.KeyMessage(t.row.ID, e.Mailbox, uid))
+		t.put(rows.KeyTombstone(t.row.ID, e.Mailbox, e.ModSeq, uid), rows.Tombstone{GUID: m.GUID, Time: t.now}.Append(nil))
 		tb.removed = append(tb.removed, uid)
 		if err := t.unref(m.GUID); err != nil {
 			return err
 		}
 	}
-	tb.tombstones += uint64(len(e.UIDs))
+	tb.Tombstones += uint64(len(e.UIDs))
 	return t.pruneTombstones(tb)
 }
 
@@ -299,22 +282,22 @@ func (t *tx) pruneTombstones(tb *txBox) error {
 	if tb.b == nil {
 		return nil
 	}
-	prefix := keyUser(t.row.id, rowTombstone, tb.ID[:]...)
-	return scan(t.u.db, prefix, func(key, value []byte) error {
-		var row tombRow
-		if err := row.read(value); err != nil {
+	prefix := rows.KeyUser(t.row.ID, rows.RowTombstone, tb.ID[:]...)
+	return rows.Scan(t.u.db, prefix, func(key, value []byte) error {
+		var row rows.Tombstone
+		if err := row.Read(value); err != nil {
 			return err
 		}
-		if tb.tombstones <= maxTombstones && t.now.Time().Sub(row.time.Time()) <= keepTombstones {
-			return errStop
+		if tb.Tombstones <= maxTombstones && t.now.Time().Sub(row.Time.Time()) <= keepTombstones {
+			return rows.ErrStop
 		}
-		_, seq, _, err := parseTombstone(key)
+		_, seq, _, err := rows.ParseTombstone(key)
 		if err != nil {
 			return err
 		}
 		t.del(key)
-		tb.floor = max(tb.floor, seq)
-		tb.tombstones--
+		tb.Floor = max(tb.Floor, seq)
+		tb.Tombstones--
 		return nil
 	})
 }
@@ -329,25 +312,25 @@ func (t *tx) finish() []effect.MailboxDigest {
 		}
 		slices.SortFunc(tb.changed, func(a, b backend.Message) int { return int(a.UID) - int(b.UID) })
 		slices.Sort(tb.removed)
-		t.put(keyMailbox(t.row.id, id), tb.boxRow.append(nil))
-		digests = append(digests, effect.MailboxDigest{Mailbox: id, Digest: effect.OfMailbox(&tb.Mailbox, tb.sum)})
+		t.put(rows.KeyMailbox(t.row.ID, id), tb.Box.Append(nil))
+		digests = append(digests, effect.MailboxDigest{Mailbox: id, Digest: effect.OfMailbox(&tb.Mailbox, tb.Sum)})
 	}
 	slices.SortFunc(digests, func(a, b effect.MailboxDigest) int {
 		return slices.Compare(a.Mailbox[:], b.Mailbox[:])
 	})
 	for guid, row := range t.bodies {
-		if row.refs > 0 {
-			t.put(keyBody(t.row.id, guid), row.append(nil))
+		if row.Refs > 0 {
+			t.put(rows.KeyBody(t.row.ID, guid), row.Append(nil))
 		} else {
-			t.del(keyBody(t.row.id, guid))
-			t.del(keyStructure(t.row.id, guid))
+			t.del(rows.KeyBody(t.row.ID, guid))
+			t.del(rows.KeyStructure(t.row.ID, guid))
 		}
 	}
 	for id, l := range t.live {
-		_ = t.batch.Merge(keySegment(id), l.append(nil), nil)
+		_ = t.batch.Merge(rows.KeySegment(id), l.Append(nil), nil)
 	}
 	if t.touched {
-		t.put(keyUser(t.row.id, rowUser), t.row.append(nil))
+		t.put(rows.KeyUser(t.row.ID, rows.RowUser), t.row.Append(nil))
 	}
 	return digests
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"switchyard/backend"
+	"switchyard/backend/store/rows"
 )
 
 // user is one account in memory: its mailboxes with their counters, but not
@@ -35,7 +36,7 @@ type user struct {
 
 	mu      sync.RWMutex // guards what follows; writers also hold lock
 	exists  bool
-	row     accountRow
+	row     rows.Account
 	boxes   map[backend.GUID]*box
 	names   map[string]*box
 	subs    map[string]struct{}
@@ -44,7 +45,7 @@ type user struct {
 
 // box is a mailbox in memory. Guarded by its user's mu.
 type box struct {
-	boxRow
+	rows.Box
 	u        *user
 	loaded   bool // messages are known
 	messages backend.Messages
@@ -68,8 +69,8 @@ func newUser(s *Store, account string) *user {
 // load reads the account from the database.
 func (u *user) load() error {
 	if u.account != "" {
-		ok, err := get(u.db, keyName(u.account), func(b []byte) error {
-			copy(u.row.id[:], b)
+		ok, err := rows.Get(u.db, rows.KeyName(u.account), func(b []byte) error {
+			copy(u.row.ID[:], b)
 			return nil
 		})
 		if err != nil || !ok {
@@ -77,17 +78,17 @@ func (u *user) load() error {
 		}
 		u.exists = true
 	}
-	if _, err := get(u.db, keyUser(u.row.id, rowUser), u.row.read); err != nil {
+	if _, err := rows.Get(u.db, rows.KeyUser(u.row.ID, rows.RowUser), u.row.Read); err != nil {
 		return err
 	}
-	prefix := keyUser(u.row.id, rowMailbox)
-	err := scan(u.db, prefix, func(key, value []byte) error {
-		id, err := parseGUID(key)
+	prefix := rows.KeyUser(u.row.ID, rows.RowMailbox)
+	err := rows.Scan(u.db, prefix, func(key, value []byte) error {
+		id, err := rows.ParseGUID(key)
 		if err != nil {
 			return err
 		}
 		b := &box{u: u}
-		if err := b.boxRow.read(id, value); err != nil {
+		if err := b.Box.Read(id, value); err != nil {
 			return err
 		}
 		u.boxes[b.ID], u.names[b.Name] = b, b
@@ -96,8 +97,8 @@ func (u *user) load() error {
 	if err != nil {
 		return err
 	}
-	prefix = keyUser(u.row.id, rowSubscription)
-	return scan(u.db, prefix, func(key, _ []byte) error {
+	prefix = rows.KeyUser(u.row.ID, rows.RowSubscription)
+	return rows.Scan(u.db, prefix, func(key, _ []byte) error {
 		u.subs[string(key[len(prefix):])] = struct{}{}
 		return nil
 	})

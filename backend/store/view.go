@@ -8,8 +8,7 @@ import (
 	"strings"
 
 	"switchyard/backend"
-	"switchyard/backend/effect"
-	"switchyard/backend/effect/pack"
+	"switchyard/backend/store/rows"
 )
 
 // mail is one account's mail as a session uses it.
@@ -168,8 +167,8 @@ func (u *user) loadView(mailbox backend.GUID) (backend.View, error) {
 // sets of flags share memory.
 func (u *user) eachMessage(mailbox backend.GUID, each func(*backend.Message) error) error {
 	flagSets := make(map[string][]string)
-	return scan(u.db, keyUser(u.row.id, rowMessage, mailbox[:]...), func(key, value []byte) error {
-		m, err := readMessage(key, value)
+	return rows.Scan(u.db, rows.KeyUser(u.row.ID, rows.RowMessage, mailbox[:]...), func(key, value []byte) error {
+		m, err := rows.ReadMessage(key, value)
 		if err != nil {
 			return err
 		}
@@ -185,21 +184,10 @@ func (u *user) eachMessage(mailbox backend.GUID, each func(*backend.Message) err
 	})
 }
 
-func readMessage(key, value []byte) (backend.Message, error) {
-	_, uid, err := parseMessage(key)
-	if err != nil {
-		return backend.Message{}, err
-	}
-	in := pack.NewReader(value)
-	m := effect.ReadMessage(in)
-	m.UID = uid
-	return m, in.End()
-}
-
 // message returns one message, from memory or from the database.
 func (u *user) message(b *box, uid backend.UID) (m backend.Message, ok bool, err error) {
 	u.mu.RLock()
-	loaded, messages, id, user := b.loaded, b.messages, b.ID, u.row.id
+	loaded, messages, id, user := b.loaded, b.messages, b.ID, u.row.ID
 	u.mu.RUnlock()
 	if loaded {
 		if i, ok := messages.Find(uid); ok {
@@ -207,9 +195,9 @@ func (u *user) message(b *box, uid backend.UID) (m backend.Message, ok bool, err
 		}
 		return m, false, nil
 	}
-	key := keyMessage(user, id, uid)
-	ok, err = get(u.db, key, func(value []byte) error {
-		m, err = readMessage(key, value)
+	key := rows.KeyMessage(user, id, uid)
+	ok, err = rows.Get(u.db, key, func(value []byte) error {
+		m, err = rows.ReadMessage(key, value)
 		return err
 	})
 	return m, ok, err
@@ -231,13 +219,13 @@ func (m *mail) Vanished(ctx context.Context, mailbox backend.GUID, since backend
 	if !ok {
 		return nil, false, backend.ErrNoMailbox
 	}
-	if since < b.floor {
+	if since < b.Floor {
 		return nil, false, nil
 	}
 	var uids []backend.UID
-	from := keyTombstone(u.row.id, mailbox, since+1, 0)
-	err = scanRange(u.db, from, after(keyUser(u.row.id, rowTombstone, mailbox[:]...)), func(key, _ []byte) error {
-		_, _, uid, err := parseTombstone(key)
+	from := rows.KeyTombstone(u.row.ID, mailbox, since+1, 0)
+	err = rows.ScanRange(u.db, from, rows.After(rows.KeyUser(u.row.ID, rows.RowTombstone, mailbox[:]...)), func(key, _ []byte) error {
+		_, _, uid, err := rows.ParseTombstone(key)
 		uids = append(uids, uid)
 		return err
 	})
