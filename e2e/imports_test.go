@@ -63,7 +63,7 @@ func layer(p string) int {
 	case strings.HasPrefix(p, "cmd/"), p == "e2e", p == "internal/harness", strings.HasSuffix(p, "test"):
 		return command
 	case p == "conf", strings.HasPrefix(p, "backend/imap/"),
-		slices.Contains([]string{"router/imap", "router/pop", "router/smtp", "backend/imap", "backend/pop", "backend/smtp"}, p):
+		slices.Contains([]string{"router/imap", "router/pop", "router/smtp", "router/console", "backend/imap", "backend/pop", "backend/smtp"}, p):
 		return protocol
 	case p == "lookup" || p == "backend":
 		return vocabulary
@@ -148,17 +148,18 @@ var homes = map[string][]string{
 	"github.com/go-asn1-ber/asn1-ber":     {"lookup/ldap"},
 	"github.com/go-ldap/ldap/v3":          {"lookup/ldap"},
 	"github.com/hashicorp/golang-lru/v2":  {"lookup/cache"},
+	"github.com/jackc/pgx/v5":             {"lookup/postgres"},
 	"github.com/klauspost/compress":       {"backend/store/segment"},
 	"github.com/pelletier/go-toml/v2":     {"conf"},
-	"github.com/prometheus/client_golang": {"internal/daemon"},
-	"github.com/sergeymakinen/go-crypt":   {"lookup/nwauth"},
+	"github.com/prometheus/client_golang": {"internal/daemon", "router/console", "cmd/proxyd"},
+	"github.com/sergeymakinen/go-crypt":   {"lookup/nwauth", "lookup/nwauth/hash"},
 	"github.com/spf13/cobra":              {"cmd/switchyard"},
 	"github.com/zeebo/xxh3":               {"backend/store", "backend/store/segment"},
 	"go.uber.org/zap":                     {"*"},
-	"golang.org/x/crypto":                 {"lookup/nwauth"},
+	"golang.org/x/crypto":                 {"lookup/nwauth", "lookup/nwauth/hash"},
 	"golang.org/x/net":                    {"internal/smtpd"},
 	"golang.org/x/sync":                   {"*"},
-	"golang.org/x/sys":                    {"backend/store"},
+	"golang.org/x/sys":                    {"backend/store", "router/splice"},
 	"golang.org/x/text":                   {"internal/message", "backend/store"},
 }
 

@@ -1,27 +1,55 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"switchyard/conf"
 	"switchyard/internal/daemon"
 	"switchyard/internal/spool"
 	"switchyard/internal/tlsconf"
+	"switchyard/lookup"
 	"switchyard/lookup/cache"
 	"switchyard/router"
+	"switchyard/router/console"
 	"switchyard/router/imap"
 	"switchyard/router/pop"
 	"switchyard/router/smtp"
 	"switchyard/router/upstream"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 )
 
+// sessions ends the sessions of accounts that the directory's feed tells of. The
+// cache wants it before there is a router; until then there are no sessions.
+type sessions struct {
+	in atomic.Pointer[router.Router]
+}
+
+func (s *sessions) changed(c lookup.Change) {
+	if r := s.in.Load(); r != nil {
+		r.Changed(c)
+	}
+}
+
+// adminPages is what the admin listener shows.
+func adminPages(proxy *router.Router, c *console.Console, level zap.AtomicLevel) daemon.Admin {
+	return daemon.Admin{
+		Name:     "proxyd",
+		Level:    level,
+		Ready:    func(context.Context) error { return proxy.Ready() },
+		Metrics:  []prometheus.Collector{console.Metrics(proxy)},
+		Handlers: c.Handlers(),
+	}
+}
+
 // cacheOptions translates [directory.cache].
-func cacheOptions(c *conf.Config, log *zap.Logger) cache.Options {
+func cacheOptions(c *conf.Config, live *sessions, log *zap.Logger) cache.Options {
 	d := c.Directory.Cache
 	return cache.Options{
 		Entries:     d.Entries,
@@ -30,6 +58,8 @@ func cacheOptions(c *conf.Config, log *zap.Logger) cache.Options {
 		PasswordTTL: time.Duration(d.Password),
 		StaleTTL:    time.Duration(d.Stale),
 		StaleLogin:  time.Duration(d.StaleLogin),
+		AnyClient:   c.Directory.Kind != "tcpauth", // only a TCPAuth server is told the client's address
+		OnChange:    live.changed,
 		Logger:      log.Named("cache"),
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"switchyard/internal/daemon"
 	"switchyard/lookup/cache"
 	"switchyard/router"
+	"switchyard/router/console"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -58,16 +59,20 @@ func run(flags daemon.Flags) error {
 		return err
 	}
 	defer accounts.Close()
-	cached, err := cache.New(accounts, cacheOptions(c, log))
-	if err != nil {
-		return err
-	}
-	defer cached.Close()
 	backends, err := upstreams(c, log)
 	if err != nil {
 		return err
 	}
+	var live sessions
+	cached, err := cache.New(accounts, cacheOptions(c, &live, log))
+	if err != nil {
+		return err
+	}
+	defer cached.Close()
 	proxy := router.New(cached, backends, routerOptions(c, log))
+	live.in.Store(proxy)
+	admin := console.New(proxy, console.Options{Logger: log.Named("console")})
+	defer admin.Close()
 	listeners, err := listen(c, proxyProtocols(c))
 	if err != nil {
 		return err
@@ -78,7 +83,7 @@ func run(flags daemon.Flags) error {
 	for _, l := range listeners {
 		sockets = append(sockets, l.socket)
 		if l.how.Protocol == nil {
-			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, daemon.Admin{Name: "proxyd", Level: level}) })
+			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, adminPages(proxy, admin, level)) })
 			continue
 		}
 		group.Go(func() error { return proxy.Serve(ctx, l.socket, l.how) })
