@@ -610,60 +610,6 @@ func TestJitter(t *testing.T) {
 	})
 }
 
-// The directory is away for ten minutes under steady logins and deliveries:
-// who is known goes on, who is not gets a temporary answer, and its return is
-// no stampede.
-func TestTenMinutesAway(t *testing.T) {
-	tell(t, cache.Options{Jitter: 0.1}, func(s story) {
-		var known []lookuptest.Record
-		for i := range 20 {
-			r := lookuptest.Record{Account: lookup.Account{Name: fmt.Sprintf("user%d@example.test", i), Home: "b1"}, Password: "p"}
-			s.next.Set(r)
-			s.check(login(r), lookup.AnswerFound, 1)
-			known = append(known, r)
-		}
-		s.next.Fail(down)
-		questions := s.next.Lookups() + s.next.Checks()
-		for range 600 {
-			for _, r := range known {
-				a, err := s.cache.Check(s.Context(), login(r))
-				s.want("check during the outage", err, lookup.AnswerFound, 0, 0)
-				b, err := s.cache.Lookup(s.Context(), r.Name)
-				s.want("lookup during the outage", err, lookup.AnswerFound, 0, 0)
-				if a.Home != "b1" || b.Home != "b1" {
-					s.Fatalf("routed to %q and %q", a.Home, b.Home)
-				}
-			}
-			for _, name := range []string{carla.Name, "nobody@example.test"} {
-				_, err := s.cache.Lookup(s.Context(), name)
-				s.want("lookup of an unknown name", err, lookup.AnswerUnavailable, 0, 0)
-			}
-			time.Sleep(time.Second)
-		}
-		// 20 accounts expire after five minutes, two names are unknown.
-		if n := s.next.Lookups() + s.next.Checks() - questions; n > 20*331+2*600 {
-			s.Errorf("%d questions in ten minutes, want one for each name and second at most", n)
-		}
-		s.next.Fail(nil)
-		time.Sleep(time.Second)
-		questions = s.next.Lookups() + s.next.Checks()
-		var wg sync.WaitGroup
-		for range 20 {
-			for _, r := range known {
-				wg.Go(func() {
-					if _, err := s.cache.Check(s.Context(), login(r)); err != nil {
-						s.Errorf("after the outage: %v", err)
-					}
-				})
-			}
-		}
-		wg.Wait()
-		if n := s.next.Lookups() + s.next.Checks() - questions; n > len(known) {
-			s.Errorf("%d questions on return, want %d", n, len(known))
-		}
-	})
-}
-
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		next := lookuptest.NewScripted(lookuptest.Accounts()...)

@@ -21,35 +21,38 @@ type peak struct {
 	lookup.Directory
 	took time.Duration
 
-	mu         sync.Mutex
-	now, most  int
-	mostByName map[string]int
-	byName     map[string]int
+	mu        sync.Mutex
+	now, most int
 }
 
 func newPeak(next lookup.Directory, took time.Duration) *peak {
-	return &peak{Directory: next, took: took, mostByName: make(map[string]int), byName: make(map[string]int)}
+	return &peak{Directory: next, took: took}
 }
 
-func (p *peak) count(name string, by int) {
+func (p *peak) count(by int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now += by
-	p.byName[name] += by
 	p.most = max(p.most, p.now)
-	p.mostByName[name] = max(p.mostByName[name], p.byName[name])
+}
+
+// reset forgets the most that there were.
+func (p *peak) reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.most = p.now
 }
 
 func (p *peak) Lookup(ctx context.Context, name string) (lookup.Account, error) {
-	p.count(name, 1)
-	defer p.count(name, -1)
+	p.count(1)
+	defer p.count(-1)
 	time.Sleep(p.took)
 	return p.Directory.Lookup(ctx, name)
 }
 
 func (p *peak) Check(ctx context.Context, c lookup.Credentials) (lookup.Account, error) {
-	p.count(c.Name, 1)
-	defer p.count(c.Name, -1)
+	p.count(1)
+	defer p.count(-1)
 	time.Sleep(p.took)
 	return p.Directory.Check(ctx, c)
 }

@@ -1,6 +1,7 @@
 package cache_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -24,11 +25,16 @@ type edition struct {
 // it, in a time that the test moves.
 type world struct {
 	now      time.Time
-	next     *lookuptest.Scripted
+	next     *lookuptest.Watched
 	cache    *cache.Cache
 	opts     cache.Options
 	up       bool
 	editions []edition
+
+	// Editions before these are not an answer any more: the feed told of a
+	// change; it told that something may have changed, which counts while the
+	// directory answers.
+	told, maybe int
 }
 
 const modelName = "anna@example.test"
@@ -46,9 +52,13 @@ func (w *world) set(e edition) {
 func (w *world) current() edition { return w.editions[len(w.editions)-1] }
 
 // within reports whether an edition that is right was current at some moment
-// of the last d.
+// of the last d, and since the feed told of a change.
 func (w *world) within(d time.Duration, right func(edition) bool) bool {
-	for i := len(w.editions) - 1; i >= 0; i-- {
+	first := w.told
+	if w.up {
+		first = max(first, w.maybe)
+	}
+	for i := len(w.editions) - 1; i >= first; i-- {
 		if right(w.editions[i]) {
 			return true
 		}
@@ -88,16 +98,19 @@ func (w *world) verify(t *rapid.T, what, password string, a lookup.Account, err 
 // directory could have given within the time that the options allow.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{now: time.Unix(1e9, 0), next: &lookuptest.Scripted{}, up: true}
+		w := &world{now: time.Unix(1e9, 0), next: lookuptest.NewWatched(), up: true}
 		w.opts = cache.Options{
 			TTL: time.Minute, NegativeTTL: 10 * time.Second, StaleTTL: 30 * time.Minute, PasswordTTL: 2 * time.Minute,
-			StaleLogin: 10 * time.Minute, BackOff: time.Second, RefreshAhead: -1, Now: func() time.Time { return w.now },
+			StaleLogin: 10 * time.Minute, BackOff: time.Second, RefreshAhead: 0.3, Now: func() time.Time { return w.now },
 		}
 		var err error
 		if w.cache, err = cache.New(w.next, w.opts); err != nil {
 			t.Fatal(err)
 		}
 		defer w.cache.Close()
+		if err := w.next.WaitWatched(context.Background(), 1); err != nil {
+			t.Fatal(err)
+		}
 		w.set(edition{})
 		passwords := rapid.SampledFrom([]string{"p", "q", "r"})
 		t.Repeat(map[string]func(*rapid.T){
@@ -113,6 +126,15 @@ func TestModel(t *testing.T) {
 			},
 			"wait": func(t *rapid.T) {
 				w.now = w.now.Add(time.Duration(rapid.SampledFrom([]int{1, 5, 9, 10, 55, 60, 119, 120, 590, 600, 1800}).Draw(t, "seconds")) * time.Second)
+			},
+			"": func(*rapid.T) { w.cache.Settle() },
+			"tell": func(*rapid.T) {
+				w.next.Tell(lookup.Change{Name: modelName, Sessions: true})
+				w.told = len(w.editions) - 1
+			},
+			"tell of something": func(*rapid.T) {
+				w.next.Tell(lookup.Change{})
+				w.maybe = len(w.editions) - 1
 			},
 			"forget": func(*rapid.T) { w.cache.Forget(modelName) },
 			"lookup": func(t *rapid.T) {

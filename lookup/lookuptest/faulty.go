@@ -47,6 +47,13 @@ func (f *Faulty) Mend() {
 	f.set(func() { f.stopped, f.hanging, f.delay, f.every = false, false, 0, 0 })
 }
 
+// Asked counts the questions so far, those with faults too.
+func (f *Faulty) Asked() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.asked
+}
+
 func (f *Faulty) set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -23,7 +23,9 @@
 //
 // The three answers stay apart: what is unavailable anywhere on the way makes
 // the whole answer unavailable, since mail to half of the targets now and to
-// all of them later would arrive twice. A loop is an error that names the
+// all of them later would arrive twice. (So an address with a detail may be put
+// off while the directory is away though the mailbox is known to a cache: that
+// there is no record of the very address is known for a short time only.) A loop is an error that names the
 // chain, and so are too many steps and too many names.
 package resolve
 
