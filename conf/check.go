@@ -97,25 +97,17 @@ func (k *checker) node(key string, n Node) {
 
 func (k *checker) directory() {
 	d := &k.c.Directory
-	if !k.oneOf("directory.kind", d.Kind, "tcpauth", "ldap", "file") {
-		return
-	}
-	switch d.Kind {
-	case "":
-		k.bad("directory.kind", "missing; say where accounts are looked up: tcpauth, ldap or file")
-	case "tcpauth":
-		k.need("directory.tcpauth.servers", len(d.TCPAuth.Servers) > 0, "at least one host:port of a tcpauthd")
-		for i, s := range d.TCPAuth.Servers {
-			k.dialAddress(fmt.Sprintf("directory.tcpauth.servers[%d]", i), s)
+	switch {
+	case d.Kind == "":
+		k.bad("directory.kind", "missing; say where accounts are looked up: tcpauth, ldap, file, or stack for several")
+	case !k.oneOf("directory.kind", d.Kind, "tcpauth", "ldap", "file", "stack"):
+	case d.Kind == "stack":
+		k.stack(d.Members)
+	default:
+		if len(d.Members) > 0 {
+			k.bad("directory.member[0]", "has no meaning beside kind = %q; stacked directories need kind = \"stack\"", d.Kind)
 		}
-		k.file("directory.tcpauth.ca_file", d.TCPAuth.CAFile)
-		k.secret("directory.tcpauth.secret", &d.TCPAuth.Secret)
-	case "ldap":
-		k.ldap(&d.LDAP)
-	case "file":
-		if k.need("directory.file.path", d.File.Path != "", "the file of NWAuth records") {
-			k.file("directory.file.path", d.File.Path)
-		}
+		k.directorySource("directory", &d.Source)
 	}
 	if sl := time.Duration(d.Cache.StaleLogin); sl > 15*time.Minute {
 		k.bad("directory.cache.stale_login", "%v is longer than 15m: an old answer may not log in longer than that", sl)
@@ -125,27 +117,71 @@ func (k *checker) directory() {
 	}
 }
 
-func (k *checker) ldap(l *DirectoryLDAP) {
-	k.need("directory.ldap.urls", len(l.URLs) > 0, "at least one ldap://, ldaps:// or ldapi:// URL")
+func (k *checker) stack(members []Member) {
+	k.need("directory.member", len(members) > 0, "at least one [[directory.member]]")
+	for i := range members {
+		m := &members[i]
+		key := fmt.Sprintf("directory.member[%d]", i)
+		for j, d := range m.Domains {
+			k.domain(fmt.Sprintf("%s.domains[%d]", key, j), d)
+		}
+		if m.Next && i == len(members)-1 {
+			k.bad(key+".next", "there is no next member: this is the last")
+		}
+		if m.Kind == "" {
+			k.bad(key+".kind", "missing; one of tcpauth, ldap, file")
+		} else if k.oneOf(key+".kind", m.Kind, "tcpauth", "ldap", "file") {
+			k.directorySource(key, &m.Source)
+		}
+	}
+}
+
+// directorySource checks one directory, of which the kind is known.
+func (k *checker) directorySource(key string, s *Source) {
+	switch s.Kind {
+	case "tcpauth":
+		key += ".tcpauth"
+		k.need(key+".servers", len(s.TCPAuth.Servers) > 0, "at least one host:port of a tcpauthd")
+		for i, a := range s.TCPAuth.Servers {
+			k.dialAddress(fmt.Sprintf("%s.servers[%d]", key, i), a)
+		}
+		k.file(key+".ca_file", s.TCPAuth.CAFile)
+		k.secret(key+".secret", &s.TCPAuth.Secret)
+	case "ldap":
+		k.ldap(key+".ldap", &s.LDAP)
+	case "file":
+		if k.need(key+".file.path", s.File.Path != "", "the file of NWAuth records") {
+			k.file(key+".file.path", s.File.Path)
+		}
+	}
+}
+
+func (k *checker) ldap(key string, l *DirectoryLDAP) {
+	k.need(key+".urls", len(l.URLs) > 0, "at least one ldap://, ldaps:// or ldapi:// URL")
 	for i, u := range l.URLs {
-		key := fmt.Sprintf("directory.ldap.urls[%d]", i)
 		parsed, err := url.Parse(u)
 		switch {
 		case err != nil || !slices.Contains([]string{"ldap", "ldaps", "ldapi"}, parsed.Scheme):
-			k.bad(key, "%q is not an ldap://, ldaps:// or ldapi:// URL", u)
+			k.bad(fmt.Sprintf("%s.urls[%d]", key, i), "%q is not an ldap://, ldaps:// or ldapi:// URL", u)
 		case parsed.Scheme == "ldaps" && l.StartTLS:
-			k.bad("directory.ldap.starttls", "contradicts %s: ldaps:// is encrypted from the start; use ldap:// with starttls", u)
+			k.bad(key+".starttls", "contradicts %s: ldaps:// is encrypted from the start; use ldap:// with starttls", u)
 		}
 	}
-	k.need("directory.ldap.base", l.Base != "", "the DN below which accounts are searched")
+	k.oneOf(key+".preset", l.Preset, "switchyard", "laser", "zimbra", "ad", "ad-upn")
+	k.oneOf(key+".verify", l.Verify, "bind", "hash")
+	k.need(key+".base", l.Base != "", "the DN below which accounts are searched")
 	if l.Filter != "" && !strings.Contains(l.Filter, "{name}") {
-		k.bad("directory.ldap.filter", "must contain {name}: the account's name goes there")
+		k.bad(key+".filter", "must contain {name}: the account's name goes there")
 	}
 	if l.BindDN != "" && !l.BindPassword.IsSet() {
-		k.bad("directory.ldap.bind_password", "missing beside bind_dn; write { file = \"…\" } or { env = \"…\" }")
+		k.bad(key+".bind_password", "missing beside bind_dn; write { file = \"…\" } or { env = \"…\" }")
 	}
-	k.file("directory.ldap.ca_file", l.CAFile)
-	k.secret("directory.ldap.bind_password", &l.BindPassword)
+	if l.External && l.BindDN != "" {
+		k.bad(key+".external", "contradicts bind_dn: with EXTERNAL the certificate says who binds; keep one of the two")
+	}
+	k.certificate(key+".certificate", l.Certificate)
+	k.file(key+".ca_file", l.CAFile)
+	k.secret(key+".bind_password", &l.BindPassword)
 }
 
 func (k *checker) proxyd() {

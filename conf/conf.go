@@ -37,13 +37,28 @@ type Cluster struct {
 	CAFile         string   `toml:"ca_file"`         // signs the certificates between the tiers; the system's CAs when empty
 }
 
-// Directory says where accounts are looked up.
+// Directory says where accounts are looked up: in one source, or in several
+// that are stacked.
 type Directory struct {
-	Kind    string           `toml:"kind"` // tcpauth, ldap or file
+	Source
+	Members []Member       `toml:"member"` // of kind stack, in order
+	Cache   DirectoryCache `toml:"cache"`
+}
+
+// Source is one directory.
+type Source struct {
+	Kind    string           `toml:"kind"` // tcpauth, ldap or file; the whole may be a stack
 	TCPAuth DirectoryTCPAuth `toml:"tcpauth"`
 	LDAP    DirectoryLDAP    `toml:"ldap"`
 	File    DirectoryFile    `toml:"file"`
-	Cache   DirectoryCache   `toml:"cache"`
+}
+
+// Member is one directory of a stack.
+type Member struct {
+	Name    string   `toml:"name"`    // for logs
+	Domains []string `toml:"domains"` // asked of this one only; none: all that no other lists
+	Next    bool     `toml:"next"`    // an account that is absent here is asked of the next one
+	Source
 }
 
 // DirectoryTCPAuth are the tcpauthd servers, in the order of preference.
@@ -57,11 +72,16 @@ type DirectoryTCPAuth struct {
 
 // DirectoryLDAP is an LDAP directory.
 type DirectoryLDAP struct {
-	URLs         []string       `toml:"urls"` // ldap://, ldaps:// or ldapi://, in the order of preference
+	Preset       string         `toml:"preset"` // filter and attributes of a known schema: switchyard (when empty), laser, zimbra, ad, ad-upn
+	URLs         []string       `toml:"urls"`   // ldap://, ldaps:// or ldapi://, in the order of preference
+	Spread       bool           `toml:"spread"` // ask the servers in turn instead
 	StartTLS     bool           `toml:"starttls"`
 	CAFile       string         `toml:"ca_file"` // cluster.ca_file when empty
 	BindDN       string         `toml:"bind_dn"`
 	BindPassword Secret         `toml:"bind_password"`
+	External     bool           `toml:"external"`    // bind with SASL EXTERNAL: as the certificate, or as the process on ldapi
+	Certificate  Certificate    `toml:"certificate"` // shown to the servers
+	Verify       string         `toml:"verify"`      // bind (when empty): as the user; hash: read attributes.hash
 	Base         string         `toml:"base"`
 	Filter       string         `toml:"filter"` // with {name} for the account's name
 	Canary       string         `toml:"canary"` // an account that always exists: a server that does not show it is not believed
@@ -77,6 +97,7 @@ type LDAPAttributes struct {
 	Status     string   `toml:"status"`
 	Quota      string   `toml:"quota"`
 	Forward    string   `toml:"forward"`
+	Hash       string   `toml:"hash"`
 	Others     []string `toml:"others"`
 }
 

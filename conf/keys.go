@@ -78,17 +78,19 @@ func nearestKey(key []string) string {
 		return ""
 	}
 	unknown := key[len(key)-1]
-	best, bestDistance := "", 1+max(2, len(unknown)/3)
+	return nearest(unknown, keysOf(t))
+}
+
+// keysOf lists the keys of a table, those of embedded parts included.
+func keysOf(t reflect.Type) (keys []string) {
 	for f := range t.Fields() {
-		name, ok := f.Tag.Lookup("toml")
-		if !ok {
-			continue
-		}
-		if d := distance(unknown, name); d < bestDistance {
-			best, bestDistance = name, d
+		if f.Anonymous {
+			keys = append(keys, keysOf(f.Type)...)
+		} else if name, ok := f.Tag.Lookup("toml"); ok {
+			keys = append(keys, name)
 		}
 	}
-	return best
+	return keys
 }
 
 // fieldByKey finds the type behind a key, of its elements if it is an array.
@@ -97,6 +99,11 @@ func fieldByKey(t reflect.Type, key string) (reflect.Type, bool) {
 		return nil, false
 	}
 	for f := range t.Fields() {
+		if f.Anonymous {
+			if found, ok := fieldByKey(f.Type, key); ok {
+				return found, true
+			}
+		}
 		if f.Tag.Get("toml") == key {
 			if f.Type.Kind() == reflect.Slice {
 				return f.Type.Elem(), true

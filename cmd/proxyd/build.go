@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -58,10 +59,17 @@ func cacheOptions(c *conf.Config, live *sessions, log *zap.Logger) cache.Options
 		PasswordTTL: time.Duration(d.Password),
 		StaleTTL:    time.Duration(d.Stale),
 		StaleLogin:  time.Duration(d.StaleLogin),
-		AnyClient:   c.Directory.Kind != "tcpauth", // only a TCPAuth server is told the client's address
+		AnyClient:   !asksTCPAuth(c),
 		OnChange:    live.changed,
 		Logger:      log.Named("cache"),
 	}
+}
+
+// asksTCPAuth reports whether passwords are verified by a TCPAuth server, whose
+// answer may depend on the client's address.
+func asksTCPAuth(c *conf.Config) bool {
+	return c.Directory.Kind == "tcpauth" ||
+		slices.ContainsFunc(c.Directory.Members, func(m conf.Member) bool { return m.Kind == "tcpauth" })
 }
 
 // routerOptions translates [proxyd] and [cluster].

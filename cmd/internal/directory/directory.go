@@ -2,6 +2,7 @@
 package directory
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"switchyard/lookup"
 	"switchyard/lookup/ldap"
 	"switchyard/lookup/nwauth"
+	"switchyard/lookup/stack"
 	"switchyard/lookup/static"
 	"switchyard/lookup/tcpauth"
 
@@ -26,20 +28,64 @@ type Directory interface {
 // Open opens the directory of [directory]. It does not wait for a server: one
 // that is away makes questions unavailable, not the daemon.
 func Open(c *conf.Config, log *zap.Logger) (Directory, error) {
-	switch d := c.Directory; d.Kind {
+	if c.Directory.Kind == "stack" {
+		return openStack(c, log)
+	}
+	return open(c, &c.Directory.Source, log)
+}
+
+func open(c *conf.Config, s *conf.Source, log *zap.Logger) (Directory, error) {
+	switch s.Kind {
 	case "tcpauth":
-		return openTCPAuth(c, log.Named("tcpauth"))
+		return openTCPAuth(c, s.TCPAuth, log.Named("tcpauth"))
 	case "ldap":
-		return openLDAP(c, log.Named("ldap"))
+		return openLDAP(c, s.LDAP, log.Named("ldap"))
 	case "file":
-		return openFile(c.Path(d.File.Path))
+		return openFile(c.Path(s.File.Path))
 	default:
-		return nil, fmt.Errorf("directory kind %q", d.Kind)
+		return nil, fmt.Errorf("directory kind %q", s.Kind)
 	}
 }
 
-func openTCPAuth(c *conf.Config, log *zap.Logger) (Directory, error) {
-	d := c.Directory.TCPAuth
+// stacked is several directories as one, which closes them.
+type stacked struct {
+	*stack.Directory
+	members []Directory
+}
+
+func (s stacked) Close() error {
+	var errs []error
+	for _, m := range s.members {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func openStack(c *conf.Config, log *zap.Logger) (_ Directory, err error) {
+	var s stacked
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	var members []stack.Member
+	for i := range c.Directory.Members {
+		m := &c.Directory.Members[i]
+		name := or(m.Name, fmt.Sprintf("%s %d", m.Kind, i+1))
+		d, err := open(c, &m.Source, log.Named(name))
+		if err != nil {
+			return nil, fmt.Errorf("directory %q: %w", name, err)
+		}
+		s.members = append(s.members, d)
+		members = append(members, stack.Member{Name: name, Directory: d, Domains: m.Domains, Next: m.Next})
+	}
+	if s.Directory, err = stack.New(members...); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func openTCPAuth(c *conf.Config, d conf.DirectoryTCPAuth, log *zap.Logger) (Directory, error) {
 	o := tcpauth.ClientOptions{Secret: d.Secret.Value(), Timeout: time.Duration(d.Timeout), Logger: log}
 	if d.TLS {
 		config, err := tlsconf.Client(c.Path(or(d.CAFile, c.Cluster.CAFile)))
@@ -51,17 +97,25 @@ func openTCPAuth(c *conf.Config, log *zap.Logger) (Directory, error) {
 	return tcpauth.NewClient(d.Servers, o)
 }
 
-func openLDAP(c *conf.Config, log *zap.Logger) (Directory, error) {
-	d := c.Directory.LDAP
+func openLDAP(c *conf.Config, d conf.DirectoryLDAP, log *zap.Logger) (Directory, error) {
 	config, err := tlsconf.Client(c.Path(or(d.CAFile, c.Cluster.CAFile)))
 	if err != nil {
 		return nil, err
 	}
-	return ldap.New(d.URLs, d.Base, ldap.Options{
+	if !d.Certificate.Empty() {
+		own, err := tlsconf.Server(c.Path(d.Certificate.CertFile), c.Path(d.Certificate.KeyFile))
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = own.Certificates
+	}
+	o := ldap.Options{
 		StartTLS:      d.StartTLS,
 		TLS:           config,
 		BindDN:        d.BindDN,
 		Password:      d.BindPassword.Value(),
+		External:      d.External,
+		Spread:        d.Spread,
 		Filter:        d.Filter,
 		Canary:        d.Canary,
 		Name:          d.Attributes.Name,
@@ -70,10 +124,20 @@ func openLDAP(c *conf.Config, log *zap.Logger) (Directory, error) {
 		Status:        d.Attributes.Status,
 		Quota:         d.Attributes.Quota,
 		Forward:       d.Attributes.Forward,
+		Hash:          d.Attributes.Hash,
 		Attributes:    d.Attributes.Others,
 		SearchTimeout: time.Duration(d.Timeout),
 		Logger:        log,
-	})
+	}
+	if d.Verify == "hash" {
+		o.Verify = nwauth.Matches
+	}
+	if d.Preset != "" {
+		if o, err = ldap.Preset(d.Preset, o); err != nil {
+			return nil, err
+		}
+	}
+	return ldap.New(d.URLs, d.Base, o)
 }
 
 // file is a directory read from a file once.
