@@ -3,7 +3,9 @@ package cache_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -55,6 +57,7 @@ func BenchmarkLookup(b *testing.B) {
 	b.Run("cached, all cores", func(b *testing.B) {
 		c := warm(b, names)
 		b.ReportAllocs()
+		b.ResetTimer()
 		b.RunParallel(func(pb *testing.PB) {
 			for i := rand.IntN(len(names)); pb.Next(); i++ {
 				if _, err := c.Lookup(b.Context(), names[i&(len(names)-1)]); err != nil {
@@ -64,6 +67,45 @@ func BenchmarkLookup(b *testing.B) {
 			}
 		})
 	})
+}
+
+// BenchmarkSideBySide measures both in turn, in batches, and reports medians:
+// what a busy machine does to one it does to the other.
+func BenchmarkSideBySide(b *testing.B) {
+	names := zipf()
+	bare, err := lru.New[string, *lookup.Account](benchAccounts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, n := range names {
+		bare.Add(n, &lookup.Account{Name: n, Home: "b1"})
+	}
+	c := warm(b, names)
+	const batch = 1024
+	var times [2][]float64
+	round := 0
+	measure := func(kind int, get func(name string) bool) {
+		part := names[(round+32*kind)*batch%len(names):][:batch]
+		start := time.Now()
+		for _, n := range part {
+			if !get(n) {
+				b.Fatal("absent")
+			}
+		}
+		times[kind] = append(times[kind], float64(time.Since(start))/batch)
+	}
+	for b.Loop() {
+		measure(0, func(n string) bool { a, ok := bare.Get(n); return ok && a.Home != "" })
+		measure(1, func(n string) bool { a, err := c.Lookup(b.Context(), n); return err == nil && a.Home != "" })
+		round++
+	}
+	for kind := range times {
+		slices.Sort(times[kind])
+	}
+	of := func(kind int) float64 { return times[kind][len(times[kind])/2] }
+	b.ReportMetric(of(0), "bare-ns")
+	b.ReportMetric(of(1), "cached-ns")
+	b.ReportMetric(of(1)-of(0), "over-ns")
 }
 
 // BenchmarkCheck is a login whose password is remembered.

@@ -181,9 +181,6 @@ func (o *Options) defaults() error {
 		o.Jitter = 0.1
 	}
 	o.Jitter = max(o.Jitter, 0)
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
@@ -197,6 +194,7 @@ type Cache struct {
 	opts Options
 	key  [32]byte // of remember's MAC; never leaves the process
 	seed maphash.Seed
+	made time.Time // the zero of its instants
 
 	// Two memories, so that guessed names compete with each other and not with
 	// the accounts. An entry is never changed, only replaced.
@@ -231,6 +229,10 @@ func New(next lookup.Directory, opts Options) (*Cache, error) {
 	c := &Cache{
 		next: next, opts: opts, seed: maphash.MakeSeed(), gate: newGate(opts.MaxQuestions),
 		running: make(map[*question]func()), refreshing: make(map[string]bool),
+	}
+	c.made = time.Now()
+	if opts.Now != nil {
+		c.made = opts.Now()
 	}
 	if _, err := rand.Read(c.key[:]); err != nil {
 		return nil, fmt.Errorf("make the key for passwords: %w", err)
@@ -269,7 +271,7 @@ func (c *Cache) Close() error {
 // Lookup implements lookup.Directory. The account may be as old as TTL; while
 // the directory is unavailable, as old as TTL and StaleTTL.
 func (c *Cache) Lookup(ctx context.Context, name string) (lookup.Account, error) {
-	now := c.opts.Now()
+	now := c.now()
 	e := c.get(name)
 	if h, ok := e.lookup(now, c.era.Load()); ok {
 		c.stats.hits.Add(1)
@@ -287,7 +289,7 @@ func (c *Cache) Check(ctx context.Context, cred lookup.Credentials) (lookup.Acco
 	if cred.Password == "" {
 		return lookup.Account{}, lookup.ErrRejected
 	}
-	now := c.opts.Now()
+	now := c.now()
 	q := &question{name: cred.Name, cred: cred, mac: c.mac(cred), check: true, epoch: c.epoch(cred.Name).Load()}
 	e := c.get(cred.Name)
 	if h, ok := e.check(q.mac, now, c.era.Load()); ok {
@@ -307,7 +309,7 @@ func (c *Cache) Check(ctx context.Context, cred lookup.Credentials) (lookup.Acco
 // answer is never given: while the directory is unavailable, so is Fresh, and
 // the account's memory counts as old from then on.
 func (c *Cache) Fresh(ctx context.Context, name string) (lookup.Account, error) {
-	if e := c.get(name); e != nil && c.opts.Now().Before(e.backOffUntil) {
+	if e := c.get(name); e != nil && c.now().Before(e.backOffUntil) {
 		c.stats.backedOff.Add(1)
 		return lookup.Account{}, e.backOffCause
 	}

@@ -23,29 +23,30 @@ func (m mac) equal(other mac) bool { return hmac.Equal(m[:], other[:]) }
 // login is a password that the directory said yes to.
 type login struct {
 	mac        mac
-	ahead      time.Time // from here on a use of it asks again in the background
-	until      time.Time // end of PasswordTTL
-	staleUntil time.Time // end of StaleLogin
+	ahead      instant // from here on a use of it asks again in the background
+	until      instant // end of PasswordTTL
+	staleUntil instant // end of StaleLogin
 }
 
 // entry is what is known of a name. It is not changed once it is in a memory.
+// What a hit reads comes first: two lines of the processor's cache.
 type entry struct {
-	era  uint32 // the cache's, when this was learnt; in a later one all of it is old
-	cost int64  // bytes, set by the memory that it is in
+	era     uint32 // the cache's, when this was learnt; in a later one all of it is old
+	found   bool
+	expires instant
+	ahead   instant // from here on a use of it asks again in the background
+	account lookup.Account
 
-	found      bool
-	account    lookup.Account
-	ahead      time.Time // from here on a use of it asks again in the background
-	expires    time.Time
-	staleUntil time.Time
+	cost       int64 // bytes, set by the memory that it is in
+	staleUntil instant
 	logins     []login // newest first; empty unless found
 
-	absentUntil time.Time // set only when not found
+	absentUntil instant // set only when not found
 
 	rejected      mac
-	rejectedUntil time.Time
+	rejectedUntil instant
 
-	backOffUntil time.Time
+	backOffUntil instant
 	backOffCause error
 
 	round uint64 // of the newest question of Fresh that was found or absent
@@ -66,11 +67,11 @@ func (h hit) answer() (lookup.Account, error) {
 }
 
 // lookup returns the answer to a Lookup at now, if it is known within its TTL.
-func (e *entry) lookup(now time.Time, era uint32) (hit, bool) {
+func (e *entry) lookup(now instant, era uint32) (hit, bool) {
 	switch {
 	case e == nil || e.era != era:
 	case e.found && now.Before(e.expires):
-		return hit{account: &e.account, ahead: !now.Before(e.ahead) && !now.Before(e.backOffUntil)}, true
+		return hit{account: &e.account, ahead: !now.Before(e.ahead)}, true
 	case now.Before(e.absentUntil):
 		return hit{err: lookup.ErrAbsent}, true
 	}
@@ -80,7 +81,7 @@ func (e *entry) lookup(now time.Time, era uint32) (hit, bool) {
 // check returns the answer to a Check at now, if it is known within its TTL.
 // That a name is absent is not used: a quick no for the names that nobody has
 // would tell them from the others.
-func (e *entry) check(m mac, now time.Time, era uint32) (hit, bool) {
+func (e *entry) check(m mac, now instant, era uint32) (hit, bool) {
 	if e == nil || e.era != era {
 		return hit{}, false
 	}
@@ -100,7 +101,7 @@ func (e *entry) check(m mac, now time.Time, era uint32) (hit, bool) {
 
 // stale returns the account when it will do for a question that the directory
 // cannot answer now.
-func (e *entry) stale(q *question, now time.Time) (lookup.Account, bool) {
+func (e *entry) stale(q *question, now instant) (lookup.Account, bool) {
 	if e == nil || q.fresh || !e.found || !now.Before(e.staleUntil) {
 		return lookup.Account{}, false
 	}
@@ -139,18 +140,18 @@ func (c *Cache) remember(q *question, account lookup.Account, err error) (sessio
 	if len(q.name) > maxKey {
 		return false
 	}
-	now := c.opts.Now()
+	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if q.epoch != c.epoch(q.name).Load() {
 		return false
 	}
 	e, old := c.copyOf(q.name)
-	e.backOffUntil, e.backOffCause = time.Time{}, nil
+	e.backOffUntil, e.backOffCause = 0, nil
 	switch lookup.AnswerOf(err) {
 	case lookup.AnswerFound:
 		sessions = old.found && bearsOnSessions(&old.account, &account)
-		e.found, e.account, e.absentUntil = true, account, time.Time{}
+		e.found, e.account, e.absentUntil = true, account, 0
 		ttl := c.jitter(c.opts.TTL)
 		e.expires, e.ahead = now.Add(ttl), c.ahead(now, ttl)
 		e.staleUntil = now.Add(c.opts.TTL + c.opts.StaleTTL)
@@ -167,6 +168,7 @@ func (c *Cache) remember(q *question, account lookup.Account, err error) (sessio
 		e.rejected, e.rejectedUntil = q.mac, now.Add(c.jitter(c.opts.NegativeTTL))
 	default:
 		e.backOffUntil, e.backOffCause = now.Add(c.opts.BackOff), err
+		e.ahead = max(e.ahead, e.backOffUntil)
 		if q.fresh {
 			e.expires = now
 		}
@@ -194,7 +196,7 @@ func (c *Cache) copyOf(name string) (e, old *entry) {
 		e.expire()
 		e.logins = slices.Clone(e.logins)
 		for i := range e.logins {
-			e.logins[i].until = time.Time{}
+			e.logins[i].until = 0
 		}
 	}
 	return e, old
@@ -215,7 +217,7 @@ func (c *Cache) replace(name string, e *entry) {
 // expire makes what the entry says of the account old, and forgets what it
 // says of nobody's having it.
 func (e *entry) expire() {
-	e.expires, e.absentUntil, e.rejected, e.rejectedUntil = time.Time{}, time.Time{}, mac{}, time.Time{}
+	e.expires, e.absentUntil, e.rejected, e.rejectedUntil = 0, 0, mac{}, 0
 }
 
 // bearsOnSessions reports whether a session that was right for the old account
@@ -224,9 +226,9 @@ func bearsOnSessions(old, now *lookup.Account) bool {
 	return old.Home != now.Home || old.Generation != now.Generation || old.Status.MayLogin() && !now.Status.MayLogin()
 }
 
-func (c *Cache) rememberLogin(e *entry, m mac, now time.Time) {
+func (c *Cache) rememberLogin(e *entry, m mac, now instant) {
 	if e.rejected.equal(m) {
-		e.rejected, e.rejectedUntil = mac{}, time.Time{}
+		e.rejected, e.rejectedUntil = mac{}, 0
 	}
 	ttl := c.jitter(c.opts.PasswordTTL)
 	fresh := login{mac: m, until: now.Add(ttl), ahead: c.ahead(now, ttl), staleUntil: now.Add(c.opts.StaleLogin)}
@@ -251,6 +253,6 @@ func (c *Cache) jitter(d time.Duration) time.Duration {
 
 // ahead is when the use of an answer of now asks again though it lives for ttl
 // yet.
-func (c *Cache) ahead(now time.Time, ttl time.Duration) time.Time {
+func (c *Cache) ahead(now instant, ttl time.Duration) instant {
 	return now.Add(ttl - time.Duration(c.opts.RefreshAhead*float64(ttl)))
 }

@@ -210,7 +210,7 @@ func TestBytesAreTrue(t *testing.T) {
 		t.Skip("measures the heap")
 	}
 	next := lookuptest.NewScripted()
-	const n = 40_000
+	const n = 20_000
 	c := open(t, next, cache.Options{})
 	heap := func() int64 {
 		runtime.GC()

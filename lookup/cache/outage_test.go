@@ -27,8 +27,8 @@ type outage struct {
 }
 
 const (
-	outageUsers    = 120
-	outageUnknown  = 40
+	outageUsers    = 60
+	outageUnknown  = 20
 	outageSlots    = 16
 	outageQuestion = 5 * time.Millisecond
 )

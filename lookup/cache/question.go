@@ -44,7 +44,7 @@ func (q *question) key() string {
 
 // answer asks the directory, unless it was unavailable for this name a moment
 // ago, and falls back on e, what the memory had at now.
-func (c *Cache) answer(ctx context.Context, q *question, e *entry, now time.Time) (lookup.Account, error) {
+func (c *Cache) answer(ctx context.Context, q *question, e *entry, now instant) (lookup.Account, error) {
 	if e != nil && now.Before(e.backOffUntil) {
 		if account, ok := e.stale(q, now); ok {
 			c.stats.stale.Add(1)
@@ -64,7 +64,7 @@ func (c *Cache) answer(ctx context.Context, q *question, e *entry, now time.Time
 		return account, err
 	}
 	// The memory is read again: the name may have been forgotten meanwhile.
-	if account, ok := c.get(q.name).stale(q, c.opts.Now()); ok {
+	if account, ok := c.get(q.name).stale(q, c.now()); ok {
 		c.stats.stale.Add(1)
 		return account, nil
 	}
@@ -129,7 +129,7 @@ func (c *Cache) ask(ctx context.Context, q *question) (account lookup.Account, r
 		if account, round, err, ok := c.recall(q); ok {
 			return account, round, err
 		}
-		if e := c.get(q.name); e != nil && c.opts.Now().Before(e.backOffUntil) {
+		if e := c.get(q.name); e != nil && c.now().Before(e.backOffUntil) {
 			c.stats.backedOff.Add(1)
 			return lookup.Account{}, 0, e.backOffCause
 		}
@@ -146,7 +146,7 @@ func (c *Cache) ask(ctx context.Context, q *question) (account lookup.Account, r
 // recall answers a question from memory, if a TTL allows, or for Fresh if what
 // is there was asked after the caller came.
 func (c *Cache) recall(q *question) (account lookup.Account, round uint64, err error, ok bool) {
-	e, now := c.get(q.name), c.opts.Now()
+	e, now := c.get(q.name), c.now()
 	var h hit
 	switch {
 	case e == nil:
