@@ -101,7 +101,7 @@ func (l *leg) recv(p []byte) (int, error) {
 	if !l.readable {
 		return 0, errBlocked
 	}
-	n, err := ignoringEINTR(func() (int, error) { return unix.Read(int(l.fd), p) })
+	n, err := readNow(l.fd, p)
 	switch {
 	case err == unix.EAGAIN:
 		l.readable = false
@@ -171,7 +171,7 @@ func (w *worker) write(l *leg, p []byte) error {
 
 // put writes what the socket takes now.
 func (l *leg) put(p []byte) (int, error) {
-	n, err := ignoringEINTR(func() (int, error) { return unix.Write(int(l.fd), p) })
+	n, err := writeNow(l.fd, p)
 	switch {
 	case err == unix.EAGAIN:
 		l.writable = false
@@ -248,14 +248,5 @@ func (w *worker) recycle(c *chunk) {
 		w.small.Put(c)
 	case sealedSize:
 		w.large.Put(c)
-	}
-}
-
-func ignoringEINTR(f func() (int, error)) (int, error) {
-	for {
-		n, err := f()
-		if err != unix.EINTR {
-			return n, err
-		}
 	}
 }

@@ -15,9 +15,10 @@ type LoopOptions struct {
 	// of its own. Zero means one for each processor that Go may use.
 	Workers int
 
-	// Pipes is how many pipes a worker may use for splice(2) at once; each has
-	// two descriptors and holds at most 256 kB of kernel memory. Sessions that
-	// find none are copied. Zero means 32, less than zero none.
+	// Pipes is how many pipes the workers may use together for splice(2) at
+	// once; each has two descriptors and holds at most 1 MB of kernel memory.
+	// Sessions that find none are copied. Zero means 48 (Linux lets a user have
+	// 64 MB of pipes unless it is root), less than zero none.
 	Pipes int
 }
 
@@ -26,7 +27,7 @@ func (o *LoopOptions) fill() {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	if o.Pipes == 0 {
-		o.Pipes = 32
+		o.Pipes = 48
 	}
 }
 

@@ -6,12 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// minPipe is the smallest pipe worth having. Behind a limit for each user
-// (pipe-user-pages-soft) the kernel makes them as small as 8 kB, which costs
-// more than copying.
-const minPipe = 64 << 10
-
-const spliceFlags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
+// minPipe is the smallest pipe worth having: less costs as much as copying.
+// Behind a limit for each user (pipe-user-pages-soft: 64 MB) the kernel makes
+// them as small as 8 kB.
+const minPipe = 256 << 10
 
 // pipe is where the kernel keeps bytes between two sockets.
 type pipe struct {
@@ -21,10 +19,7 @@ type pipe struct {
 
 // fill moves what a socket has into the pipe. n is zero at its end.
 func (p *pipe) fill(fd int32) (n int, err error) {
-	n, err = ignoringEINTR(func() (int, error) {
-		m, err := unix.Splice(int(fd), nil, p.w, nil, pipeSize, spliceFlags)
-		return int(m), err
-	})
+	n, err = spliceNow(int(fd), p.w, pipeSize)
 	if n > 0 {
 		p.n = n
 	}
@@ -34,10 +29,7 @@ func (p *pipe) fill(fd int32) (n int, err error) {
 // drain moves what is in the pipe to a socket. unix.EAGAIN: not all of it.
 func (p *pipe) drain(fd int32) error {
 	for p.n > 0 {
-		n, err := ignoringEINTR(func() (int, error) {
-			m, err := unix.Splice(p.r, nil, int(fd), nil, p.n, spliceFlags)
-			return int(m), err
-		})
+		n, err := spliceNow(p.r, int(fd), p.n)
 		if err == unix.EAGAIN {
 			return err
 		}

@@ -9,17 +9,17 @@ import (
 
 const (
 	// bulkSize is how much is read at once where much moves; copySize elsewhere.
-	bulkSize = 64 << 10
+	bulkSize = 128 << 10
 
 	// sealedSize is bulkSize as TLS records, of which the first may be small.
 	sealedSize = bulkSize + 8<<10
 
 	// pipeSize is how much the kernel moves at once.
-	pipeSize = 256 << 10
+	pipeSize = 1 << 20
 
 	// The most that one direction of a session moves in a turn: roughly a tenth
 	// of a millisecond, for which the other sessions of the worker wait.
-	turn    = 512 << 10
+	turn    = 1 << 20
 	tlsTurn = 128 << 10
 )
 

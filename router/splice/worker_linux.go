@@ -100,7 +100,9 @@ func newWorker(l *Loop, y layout) (*worker, error) {
 		return nil, err
 	}
 	w.poll = w.fetch
-	w.pipes.limit = l.o.Pipes
+	if l.o.Pipes > 0 {
+		w.pipes.limit = max(1, l.o.Pipes/l.o.Workers)
+	}
 	go w.run()
 	return w, nil
 }
@@ -179,14 +181,8 @@ func (w *worker) wait() {
 
 // fetch reports whether there were events.
 func (w *worker) fetch(fd uintptr) bool {
-	for {
-		n, err := unix.EpollWait(int(fd), w.events[:], 0)
-		if err == unix.EINTR {
-			continue
-		}
-		w.found = max(n, 0)
-		return n > 0
-	}
+	w.found, _ = pollNow(int(fd), w.events[:])
+	return w.found > 0
 }
 
 // note keeps what an event says of a socket.
