@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"strconv"
+	"strings"
 
 	"switchyard/lookup"
 	"switchyard/lookup/internal/netwin"
@@ -15,10 +16,13 @@ import (
 // removed. It returns whether the user is new, once the change is on disk.
 //
 // Errors: lookup.ErrAbsent for a nil password of a user who does not exist,
-// RefusedError for what a record cannot hold or a generation that would go
-// down, lookup.ErrUnavailable. If ctx ended first, the change may or may not
-// happen.
+// RefusedError for what a record cannot hold, a generation that would go down,
+// and on a replica; lookup.ErrUnavailable. If ctx ended first, the change may
+// or may not happen.
 func (db *DB) Set(ctx context.Context, name string, password *string, labels map[string]string) (added bool, err error) {
+	if err := db.mayWrite(); err != nil {
+		return false, err
+	}
 	if err := checkName(name); err != nil {
 		return false, err
 	}
@@ -55,26 +59,40 @@ func (db *DB) hash(ctx context.Context, password string) (stored string, err err
 }
 
 // Delete removes a user and everything in the record, but remembers the
-// generation. Errors: lookup.ErrAbsent, lookup.ErrUnavailable.
+// generation. Errors: lookup.ErrAbsent, RefusedError on a replica,
+// lookup.ErrUnavailable.
 func (db *DB) Delete(ctx context.Context, name string) error {
+	if err := db.mayWrite(); err != nil {
+		return err
+	}
 	return db.submit(ctx, &change{name: name, next: func(old state) (state, error) {
-		if !old.live {
+		if !old.live() {
 			return state{}, lookup.ErrAbsent
 		}
 		return state{generation: old.generation}, nil
 	}})
 }
 
-// set is the state after a Set. It does not write to old's labels.
+// mayWrite returns why no change may be made here.
+func (db *DB) mayWrite() error {
+	if db.opts.Primary != "" {
+		return netwin.Refuse("read-only replica; make changes at %s", db.opts.Primary)
+	}
+	return nil
+}
+
+// set is the state after a Set.
 func (old state) set(name string, stored *string, labels map[string]string) (state, error) {
-	if !old.live && stored == nil {
+	r := Record{Name: name, Labels: make(map[string]string, len(labels))}
+	switch {
+	case old.live():
+		r = line{name, old.rest}.record()
+	case stored == nil:
 		return state{}, lookup.ErrAbsent
 	}
-	r := Record{Name: name, Hash: old.record.Hash, Labels: make(map[string]string, len(old.record.Labels)+len(labels))}
 	if stored != nil {
 		r.Hash = *stored
 	}
-	maps.Copy(r.Labels, old.record.Labels)
 	for label, value := range labels {
 		if value == "" {
 			delete(r.Labels, label)
@@ -83,7 +101,7 @@ func (old state) set(name string, stored *string, labels map[string]string) (sta
 		}
 	}
 	given, isGiven := labels[netwin.Generation]
-	moved := old.moves(r)
+	moved := old.moves(r.Labels[netwin.Home])
 	switch {
 	case isGiven:
 		generation, err := netwin.ParseGeneration(given)
@@ -96,30 +114,30 @@ func (old state) set(name string, stored *string, labels map[string]string) (sta
 	case moved:
 		setGeneration(r.Labels, old.generation+1)
 	}
-	return old.becomes(r)
+	_, st, err := r.state()
+	return st, err
 }
 
 // replace is the state after a record was put in the place of another, as an
 // import does. A generation that would go down is raised instead.
-func (old state) replace(r Record) (state, error) {
-	generation, err := netwin.ParseGeneration(r.Labels[netwin.Generation])
-	if err != nil {
-		return state{}, err
+func (old state) replace(name string, st state) (string, state, error) {
+	least := old.least(old.moves(st.label(netwin.Home)))
+	if st.generation >= least || old.generation == 0 {
+		return name, st, nil
 	}
-	if least := old.least(old.moves(r)); generation < least && old.generation > 0 {
-		r.Labels = maps.Clone(r.Labels)
-		setGeneration(r.Labels, least)
-	}
-	return old.becomes(r)
+	r := line{name, st.rest}.record()
+	r.Labels = maps.Clone(r.Labels)
+	setGeneration(r.Labels, least)
+	return r.state()
 }
 
-// moves reports whether r has its home elsewhere than the account had. An
-// account made anew under a deleted one's name has moved, wherever it is.
-func (old state) moves(r Record) bool {
-	if !old.live && old.generation > 0 {
+// moves reports whether the account is elsewhere than it was once this is its
+// home. One made anew under a deleted one's name has moved, wherever it is.
+func (old state) moves(home string) bool {
+	if !old.live() && old.generation > 0 {
 		return true
 	}
-	return r.Labels[netwin.Home] != old.record.Labels[netwin.Home]
+	return home != old.label(netwin.Home)
 }
 
 // least is the lowest generation that may follow.
@@ -130,15 +148,18 @@ func (old state) least(moved bool) uint64 {
 	return old.generation
 }
 
-func (old state) becomes(r Record) (state, error) {
-	if err := r.check(); err != nil {
-		return state{}, err
+// endsSessions reports whether what comes after bears on who may be logged in.
+func (old state) endsSessions(next state) bool {
+	if !old.live() {
+		return false
 	}
-	generation, err := netwin.ParseGeneration(r.Labels[netwin.Generation])
-	if err != nil {
-		return state{}, err
-	}
-	return state{record: r, live: true, generation: generation}, nil
+	return !next.live() || next.hash() != old.hash() ||
+		next.label(netwin.Home) != old.label(netwin.Home) ||
+		next.mayLogin() != old.mayLogin()
+}
+
+func (s state) mayLogin() bool {
+	return lookup.Status(strings.ToLower(s.label(netwin.Status))).MayLogin()
 }
 
 func setGeneration(labels map[string]string, generation uint64) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,6 +36,16 @@ type Options struct {
 	// 4 MiB.
 	LogSize int64
 
+	// Primary names the server that this database is a replica of, for the
+	// answer to who wants to change something. Empty means that this is no
+	// replica. A replica is changed through its Replica alone.
+	Primary string
+
+	// Upgrade makes a login whose password was right replace a hash that is
+	// weaker than Argon2 asks for; see hash.Outdated. It has no meaning on a
+	// replica.
+	Upgrade bool
+
 	Logger *zap.Logger // nil: none
 }
 
@@ -58,42 +70,52 @@ func (o Options) withDefaults() Options {
 type DB struct {
 	opts    Options
 	hashers *hashers
-	table   *table
+	table   atomic.Pointer[table] // the committer replaces it
 	decoys  *decoys
 	disk    *disk
+	history *history
+	empty   atomic.Bool // a replica that has had no copy yet
 
 	queue   chan *request
+	upgrade chan upgrade
 	closing chan struct{} // closed by Close
 	stopped chan struct{} // closed when the committer has ended
 	once    sync.Once
+	wg      sync.WaitGroup // upgrades
 }
 
 // Open opens the database in dir, which is made if it is missing. Only one
 // process can have it open. It reads everything, and finishes a merge that was
-// interrupted. Errors name the file and the line.
+// interrupted. Errors name the file and the line; ErrLocked.
 func Open(dir string, opts Options) (*DB, error) { return open(dir, opts, nil) }
 
 // open is Open with a hook for tests, called between the steps of writing.
 func open(dir string, opts Options, step func(string)) (*DB, error) {
 	opts = opts.withDefaults()
+	if err := opts.Argon2.Check(); err != nil {
+		return nil, err
+	}
 	db := &DB{
 		opts:    opts,
 		hashers: newHashers(opts.Hashers, opts.HashWait),
-		table:   newTable(),
 		decoys:  newDecoys(),
 		queue:   make(chan *request, queueLength),
+		upgrade: make(chan upgrade, upgradeQueue),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
-	disk, err := openDisk(dir, db.table, opts, step)
+	disk, content, err := openDisk(dir, opts, step)
 	if err != nil {
 		return nil, err
 	}
 	db.disk = disk
-	for l := range db.table.all() {
-		db.decoys.offer(l.hash())
-	}
+	db.table.Store(content.table)
+	db.empty.Store(opts.Primary != "" && content.fresh)
+	db.history = newHistory(content.start)
+	db.history.publish(content.events)
+	db.offerAll()
 	go db.commitLoop()
+	db.wg.Go(db.upgradeLoop)
 	return db, nil
 }
 
@@ -104,34 +126,48 @@ func (db *DB) Close() error {
 	var err error
 	db.once.Do(func() {
 		close(db.closing)
+		db.wg.Wait()
 		<-db.stopped
 		err = db.disk.close()
 	})
 	return err
 }
 
-// Ready returns why no change can be made, nil while all is well.
+// Ready returns why no change can be made, or on a replica why nothing can be
+// answered; nil while all is well.
 func (db *DB) Ready(context.Context) error {
 	select {
 	case <-db.closing:
 		return ErrClosed
 	default:
-		return db.disk.writable()
+		return errors.Join(db.whole(), db.disk.writable())
 	}
 }
 
+// whole returns ErrUnavailable while a replica knows nothing: nobody is absent
+// because of that.
+func (db *DB) whole() error {
+	if db.empty.Load() {
+		return lookup.Unavailable("ask a replica", errors.New("there is no copy of the primary's users yet"))
+	}
+	return nil
+}
+
 // Len returns the number of users.
-func (db *DB) Len() int { return int(db.table.live.Load()) }
+func (db *DB) Len() int { return int(db.table.Load().live.Load()) }
 
 // Get returns the record of a clean name. The record is the caller's.
-func (db *DB) Get(name string) (Record, bool) { return db.table.get(name) }
+func (db *DB) Get(name string) (Record, bool) { return db.table.Load().get(name) }
 
 // Lookup implements lookup.Directory.
 func (db *DB) Lookup(ctx context.Context, name string) (lookup.Account, error) {
 	if err := ctx.Err(); err != nil {
 		return lookup.Account{}, lookup.Unavailable("look up in the user database", err)
 	}
-	r, found := db.table.get(name)
+	if err := db.whole(); err != nil {
+		return lookup.Account{}, err
+	}
+	r, found := db.table.Load().get(name)
 	if !found {
 		return lookup.Account{}, lookup.ErrAbsent
 	}
@@ -144,7 +180,10 @@ func (db *DB) Check(ctx context.Context, c lookup.Credentials) (lookup.Account, 
 	if hash.CheckPassword(c.Password) != nil {
 		return lookup.Account{}, lookup.ErrRejected
 	}
-	r, found := db.table.get(c.Name)
+	if err := db.whole(); err != nil {
+		return lookup.Account{}, err
+	}
+	r, found := db.table.Load().get(c.Name)
 	stored := r.Hash
 	usable := found && !hash.Locked(stored)
 	if !usable {
@@ -164,7 +203,23 @@ func (db *DB) Check(ctx context.Context, c lookup.Credentials) (lookup.Account, 
 	case !right:
 		return lookup.Account{}, lookup.ErrRejected
 	}
+	db.offerUpgrade(r, c.Password)
 	return accountOf(r)
+}
+
+// AppendAnswer appends what an account is as text, the labels of its record in
+// the form label="value" with a space between two, without taking anything
+// apart: for who passes it on as it is. It never waits. Errors as Lookup's.
+func (db *DB) AppendAnswer(dst []byte, name string) ([]byte, error) {
+	if err := db.whole(); err != nil {
+		return dst, err
+	}
+	rest, found := db.table.Load().rest(name)
+	if !found {
+		return dst, lookup.ErrAbsent
+	}
+	_, labels, _ := strings.Cut(rest, ":")
+	return append(dst, labels...), nil
 }
 
 func accountOf(r Record) (lookup.Account, error) {

@@ -56,3 +56,10 @@ func (d *decoys) forName(name string, cost hash.Argon2) string {
 	}
 	return d.own
 }
+
+// forget empties the sample.
+func (d *decoys) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sample, d.offered = nil, 0
+}

@@ -1,15 +1,22 @@
 package nwauth
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
 	"go.uber.org/zap"
+
+	"switchyard/lookup/internal/netwin"
 )
+
+// ErrLocked says that another process has the database open.
+var ErrLocked = errors.New("the directory is open in another process")
 
 // The files of a database.
 const (
@@ -30,7 +37,6 @@ const (
 // uses it, and close once the committer has ended.
 type disk struct {
 	dir    string
-	table  *table
 	logger *zap.Logger
 	step   func(string)
 
@@ -39,6 +45,9 @@ type disk struct {
 	size    int64                 // of the log; all of it is synced between two appends
 	base    int64                 // size of the base
 	logSize int64                 // Options.LogSize
+	lineage int                   // of the base; see meta
+	start   netwin.Mark           // in front of the log's first change
+	mark    netwin.Mark           // behind its last
 	broken  atomic.Pointer[error] // why nothing can be made durable any more
 
 	hasOld  bool  // oldLogFile exists and is not merged yet
@@ -48,28 +57,29 @@ type disk struct {
 	wg      sync.WaitGroup
 }
 
-// openDisk locks the directory, reads its files into t and opens the log.
-func openDisk(dir string, t *table, opts Options, step func(string)) (*disk, error) {
+// openDisk locks the directory, reads its files and opens the log.
+func openDisk(dir string, opts Options, step func(string)) (*disk, *loaded, error) {
 	if step == nil {
 		step = func(string) {}
 	}
 	d := &disk{
-		dir: dir, table: t, logger: opts.Logger, step: step,
+		dir: dir, logger: opts.Logger, step: step,
 		logSize: opts.LogSize, merged: make(chan mergeResult, 1),
 	}
 	if err := os.MkdirAll(dir, dirMode); err != nil {
-		return nil, fmt.Errorf("open user database: %w", err)
+		return nil, nil, fmt.Errorf("open user database: %w", err)
 	}
 	lock, err := lockDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	d.lock = lock
-	if err := d.load(); err != nil {
+	content, err := d.load()
+	if err != nil {
 		d.close()
-		return nil, err
+		return nil, nil, err
 	}
-	return d, nil
+	return d, content, nil
 }
 
 // lockDir takes the lock that is freed when the process ends, however it ends.
@@ -81,7 +91,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if err == syscall.EWOULDBLOCK {
-			return nil, fmt.Errorf("lock user database: %s is open in another process", dir)
+			return nil, fmt.Errorf("lock user database: %s: %w", dir, ErrLocked)
 		}
 		return nil, fmt.Errorf("lock user database %s: %w", dir, err)
 	}
@@ -90,10 +100,10 @@ func lockDir(dir string) (*os.File, error) {
 
 func (d *disk) path(file string) string { return filepath.Join(d.dir, file) }
 
-// append makes lines durable. When it fails they are not in the log, or the
+// append makes lines durable, and mark the one behind them. When it fails they are not in the log, or the
 // log takes no more until the database is opened again: after a failed sync
 // nobody knows what is on the disk.
-func (d *disk) append(lines []byte) error {
+func (d *disk) append(lines []byte, mark netwin.Mark) error {
 	if err := d.writable(); err != nil {
 		return err
 	}
@@ -110,6 +120,7 @@ func (d *disk) append(lines []byte) error {
 		return fmt.Errorf("sync %s: %w", logFile, err)
 	}
 	d.size += int64(len(lines))
+	d.mark = mark
 	d.step("synced")
 	return nil
 }
@@ -126,6 +137,49 @@ func (d *disk) writable() error {
 		return *broken
 	}
 	return nil
+}
+
+// meta is a line that only a file of ours has:
+//
+//	::lineage="1" mark="120-0123456789abcdef"
+//
+// It begins a base and a log. The mark is that of the changes in front of what
+// follows, or, in a base, of those that the log does not repeat. The lineage
+// grows when the whole content is replaced at once: the new base makes the logs
+// of an older lineage void at the moment at which it gets its name.
+type meta struct {
+	lineage int
+	mark    netwin.Mark
+}
+
+const metaStart = "::"
+
+func (m meta) line() string {
+	return fmt.Sprintf("%slineage=\"%d\" mark=\"%s\"\n", metaStart, m.lineage, m.mark)
+}
+
+func parseMeta(text string) (m meta, err error) {
+	labels, err := netwin.ParseLabels(text[len(metaStart):])
+	if err != nil {
+		return m, err
+	}
+	if m.lineage, err = strconv.Atoi(labels["lineage"]); err != nil || m.lineage < 0 {
+		return m, netwin.Refuse("the lineage is not a number")
+	}
+	m.mark, err = netwin.ParseMark(labels["mark"])
+	return m, err
+}
+
+// startLog writes the first line of a log that is empty, and makes it durable.
+func (d *disk) startLog(log *os.File) (int64, error) {
+	text := meta{d.lineage, d.mark}.line()
+	if _, err := log.WriteString(text); err != nil {
+		return 0, err
+	}
+	if err := log.Sync(); err != nil {
+		return 0, err
+	}
+	return int64(len(text)), nil
 }
 
 // close waits for a merge and gives up the files and the lock.

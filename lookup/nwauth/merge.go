@@ -2,10 +2,14 @@ package nwauth
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"go.uber.org/zap"
+
+	"switchyard/lookup/internal/netwin"
 )
 
 type mergeResult struct {
@@ -15,7 +19,7 @@ type mergeResult struct {
 
 // maybeMerge starts a merge when the log has grown enough. Changes go on
 // meanwhile, into a new log.
-func (d *disk) maybeMerge() {
+func (d *disk) maybeMerge(t *table) {
 	if d.merging {
 		select {
 		case result := <-d.merged:
@@ -33,7 +37,16 @@ func (d *disk) maybeMerge() {
 		return
 	}
 	d.merging = true
-	d.wg.Go(func() { d.merged <- d.merge() })
+	head := meta{d.lineage, d.start}
+	d.wg.Go(func() { d.merged <- d.merge(t, head) })
+}
+
+// settle waits for a merge that is under way.
+func (d *disk) settle() {
+	if d.merging {
+		d.merging = false
+		d.finish(<-d.merged)
+	}
 }
 
 func (d *disk) finish(result mergeResult) {
@@ -69,13 +82,17 @@ func (d *disk) rotate() error {
 	if err != nil {
 		return err
 	}
-	if err := d.syncDir(); err != nil {
+	size, err := d.startLog(log)
+	if err == nil {
+		err = d.syncDir()
+	}
+	if err != nil {
 		log.Close()
 		os.Remove(d.path(logFile))
-		return fmt.Errorf("sync the directory: %w", err)
+		return fmt.Errorf("begin a new log: %w", err)
 	}
 	d.log.Close()
-	d.log, d.size = log, 0
+	d.log, d.size, d.start = log, size, d.mark
 	d.step("new log")
 	return nil
 }
@@ -83,8 +100,8 @@ func (d *disk) rotate() error {
 // merge writes a new base and removes the log that was put aside. It takes
 // each record as it is when its turn comes: whatever is newer than the log put
 // aside is also in the new log, which is read after the base.
-func (d *disk) merge() mergeResult {
-	size, err := d.writeBase()
+func (d *disk) merge(t *table, head meta) mergeResult {
+	size, err := d.writeBase(t, head)
 	if err != nil {
 		os.Remove(d.path(newFile))
 		return mergeResult{err: err}
@@ -104,7 +121,7 @@ func (d *disk) merge() mergeResult {
 	return mergeResult{size: size}
 }
 
-func (d *disk) writeBase() (int64, error) {
+func (d *disk) writeBase(t *table, head meta) (int64, error) {
 	f, err := os.OpenFile(d.path(newFile), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, fileMode)
 	if err != nil {
 		return 0, err
@@ -112,12 +129,16 @@ func (d *disk) writeBase() (int64, error) {
 	defer f.Close()
 	d.step("new base")
 	w := bufio.NewWriterSize(f, 1<<20)
-	var size int64
+	size, err := w.WriteString(head.line())
+	if err != nil {
+		return 0, err
+	}
+	total := int64(size)
 	var text []byte
-	for _, name := range d.table.names(true) {
-		text = d.table.appendLine(text[:0], name)
+	for _, name := range t.names(true) {
+		text = t.appendLine(text[:0], name)
 		n, err := w.Write(text)
-		size += int64(n)
+		total += int64(n)
 		if err != nil {
 			return 0, err
 		}
@@ -130,5 +151,53 @@ func (d *disk) writeBase() (int64, error) {
 		return 0, err
 	}
 	d.step("base synced")
-	return size, f.Close()
+	return total, f.Close()
+}
+
+// replace puts a whole content in the place of all files. The moment at which
+// the new base gets its name decides; the logs are void from then on.
+func (d *disk) replace(t *table, mark netwin.Mark) error {
+	d.settle()
+	if err := d.writable(); err != nil {
+		return err
+	}
+	size, err := d.writeBase(t, meta{d.lineage + 1, mark})
+	if err == nil {
+		err = os.Rename(d.path(newFile), d.path(baseFile))
+	}
+	if err != nil {
+		os.Remove(d.path(newFile))
+		return fmt.Errorf("write a new base: %w", err)
+	}
+	d.step("content replaced")
+	if err := d.restartLog(mark); err != nil {
+		d.fail(err)
+		return fmt.Errorf("begin a new log: %w", err)
+	}
+	d.base, d.hasOld, d.retryAt = size, false, 0
+	d.step("log restarted")
+	return nil
+}
+
+// restartLog empties the log behind a base of the next lineage.
+func (d *disk) restartLog(mark netwin.Mark) error {
+	if err := d.syncDir(); err != nil {
+		return err
+	}
+	d.lineage++
+	d.mark, d.start = mark, mark
+	if err := os.Remove(d.path(oldLogFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// The log that is open may be the one that was put aside.
+	log, err := os.OpenFile(d.path(logFile), os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, fileMode)
+	if err != nil {
+		return err
+	}
+	d.log.Close()
+	d.log = log
+	if d.size, err = d.startLog(log); err != nil {
+		return err
+	}
+	return d.syncDir()
 }

@@ -122,6 +122,81 @@ func ParseRecord(line string) (Record, error) {
 	return r, r.check()
 }
 
+// canonicalLine is the quick way to read a line that appendRecord wrote: it
+// finds the rest behind the name, and looks at every byte, and takes nothing
+// apart. ok is false for any other line; then parseLine decides.
+func canonicalLine(text string) (name, rest string, ok bool) {
+	if len(text) > netwin.MaxLine || !isASCIIName(text) {
+		return "", "", false
+	}
+	name, rest, _ = strings.Cut(text, ":")
+	stored, labels, found := strings.Cut(rest, ":")
+	if !found || checkHash(stored) != nil || !netwin.Canonical(labels) {
+		return "", "", false
+	}
+	if _, err := netwin.ParseGeneration(netwin.Value(labels, netwin.Generation)); err != nil {
+		return "", "", false
+	}
+	if _, err := netwin.ParseQuota(netwin.Value(labels, netwin.Quota)); err != nil {
+		return "", "", false
+	}
+	return name, rest, true
+}
+
+// isASCIIName reports whether a line begins with the plainest of clean names,
+// user@domain in lower case, and a colon.
+func isASCIIName(text string) bool {
+	at := -1
+	for i := range min(len(text), 256) {
+		switch c := text[i]; {
+		case c == ':':
+			return at > 0 && i > at+1
+		case c == '@':
+			if at >= 0 {
+				return false
+			}
+			at = i
+		case c <= ' ' || c >= 0x7f || c >= 'A' && c <= 'Z' || c == '"' || c == '\\' || c == '`':
+			return false
+		}
+	}
+	return false
+}
+
+// parseLine reads a line of the base or the log. The name and the state's rest
+// are parts of one string.
+func parseLine(text string) (string, state, error) {
+	if name, rest, ok := canonicalLine(text); ok {
+		st := state{rest: rest}
+		var err error
+		st.generation, err = netwin.ParseGeneration(st.label(netwin.Generation))
+		return name, st, err
+	}
+	if strings.HasPrefix(text, ":") {
+		name, generation, err := parseDeletion(text)
+		return name, state{generation: generation}, err
+	}
+	r, err := ParseRecord(text)
+	if err != nil {
+		return "", state{}, err
+	}
+	return r.state()
+}
+
+// state is the state of an account that has this record, and its name: parts of
+// one string. Errors: RefusedError.
+func (r Record) state() (name string, st state, err error) {
+	if err := r.check(); err != nil {
+		return "", state{}, err
+	}
+	if st.generation, err = netwin.ParseGeneration(r.Labels[netwin.Generation]); err != nil {
+		return "", state{}, err
+	}
+	text := string(appendRecord(nil, r))
+	st.rest = text[len(r.Name)+1:]
+	return text[:len(r.Name)], st, nil
+}
+
 // A deletion is kept while the deleted account had a generation, so that an
 // account made anew under that name goes on from there: a backend refuses
 // generations older than it has seen. Its line has no name in front of the

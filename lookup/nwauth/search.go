@@ -16,12 +16,15 @@ import (
 //
 // Errors: lookup.ErrUnavailable.
 func (db *DB) Search(ctx context.Context, pattern string, from, max int) (names []string, found, total int, err error) {
+	if err := db.whole(); err != nil {
+		return nil, 0, 0, err
+	}
 	pattern = strings.ToLower(pattern)
 	matches := func(name string) bool { return strings.Contains(name, pattern) }
 	if strings.ContainsAny(pattern, "*?") {
 		matches = func(name string) bool { return wildMatch(pattern, name) }
 	}
-	for l := range db.table.all() {
+	for l := range db.table.Load().all() {
 		if total++; matches(l.name) {
 			names = append(names, l.name)
 		}

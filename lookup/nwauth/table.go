@@ -13,6 +13,10 @@ import (
 
 // table is the database in memory: for each name the rest of its line, cut
 // into shards so that a search holds up a change only for a moment.
+//
+// Names and rests are parts of the text that they were read from. A megabyte
+// of a file stays in memory as long as one of its records does: at worst the
+// base as it was opened, beside what has changed since.
 type table struct {
 	seed   maphash.Seed
 	shards [64]shard
@@ -31,15 +35,28 @@ type shard struct {
 
 // state is all that is known about a name.
 type state struct {
-	record     Record
-	live       bool
+	rest       string // hash:labels as appendRecord writes them; "" when there is no account
 	generation uint64 // the newest that an account of this name had
 }
 
-func newTable() *table {
+func (s state) live() bool { return s.rest != "" }
+
+// hash and label read the rest.
+func (s state) hash() string {
+	stored, _, _ := strings.Cut(s.rest, ":")
+	return stored
+}
+
+func (s state) label(label string) string {
+	_, labels, _ := strings.Cut(s.rest, ":")
+	return netwin.Value(labels, label)
+}
+
+// newTable makes a table for about n names.
+func newTable(n int) *table {
 	t := &table{seed: maphash.MakeSeed()}
 	for i := range t.shards {
-		t.shards[i].lines = make(map[string]string)
+		t.shards[i].lines = make(map[string]string, n/len(t.shards))
 		t.shards[i].gone = make(map[string]uint64)
 	}
 	return t
@@ -49,11 +66,17 @@ func (t *table) shard(name string) *shard {
 	return &t.shards[maphash.String(t.seed, name)%uint64(len(t.shards))]
 }
 
-func (t *table) get(name string) (Record, bool) {
+// rest returns what stands behind a name's first colon.
+func (t *table) rest(name string) (string, bool) {
 	s := t.shard(name)
 	s.mu.RLock()
+	defer s.mu.RUnlock()
 	rest, found := s.lines[name]
-	s.mu.RUnlock()
+	return rest, found
+}
+
+func (t *table) get(name string) (Record, bool) {
+	rest, found := t.rest(name)
 	if !found {
 		return Record{}, false
 	}
@@ -61,73 +84,70 @@ func (t *table) get(name string) (Record, bool) {
 }
 
 func (t *table) state(name string) state {
-	if r, found := t.get(name); found {
-		generation, _ := netwin.ParseGeneration(r.Labels[netwin.Generation])
-		return state{record: r, live: true, generation: generation}
-	}
 	s := t.shard(name)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if rest, live := s.lines[name]; live {
+		st := state{rest: rest}
+		st.generation, _ = netwin.ParseGeneration(st.label(netwin.Generation))
+		return st
+	}
 	return state{generation: s.gone[name]}
 }
 
-// known reports whether anything is known about a name.
-func (t *table) known(name string) bool {
+// put makes a state the current one. The name and the rest should be parts of
+// one string. It returns the rest that was there, and whether anything was
+// known about the name.
+func (t *table) put(name string, st state) (before string, known bool) {
 	s := t.shard(name)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if _, live := s.lines[name]; live {
-		return true
-	}
-	_, gone := s.gone[name]
-	return gone
-}
-
-// put makes a state the current one.
-func (t *table) put(name string, st state) {
-	s := t.shard(name)
-	var text string
-	if st.live {
-		text = string(appendRecord(nil, st.record))
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, was := s.lines[name]
-	switch {
-	case st.live:
+	before, known = s.lines[name]
+	if known {
 		// The old key would keep the old line alive.
 		delete(s.lines, name)
-		delete(s.gone, name)
-		s.lines[text[:len(name)]] = text[len(name)+1:]
-	default:
-		delete(s.lines, name)
-		if st.generation > 0 {
-			s.gone[name] = st.generation
-		}
-	}
-	if st.live && !was {
-		t.live.Add(1)
-	} else if !st.live && was {
 		t.live.Add(-1)
+	} else if _, known = s.gone[name]; known {
+		delete(s.gone, name)
+	}
+	switch {
+	case st.live():
+		s.lines[name] = st.rest
+		t.live.Add(1)
+	case st.generation > 0:
+		s.gone[strings.Clone(name)] = st.generation
+	}
+	return before, known
+}
+
+// copyTo puts everything into another table, which nobody else uses.
+func (t *table) copyTo(other *table) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.RLock()
+		for name, rest := range s.lines {
+			other.put(name, state{rest: rest})
+		}
+		for name, generation := range s.gone {
+			other.put(name, state{generation: generation})
+		}
+		s.mu.RUnlock()
 	}
 }
 
 // line is a record that has not been taken apart.
 type line struct{ name, rest string }
 
-func (l line) hash() string {
-	hash, _, _ := strings.Cut(l.rest, ":")
-	return hash
-}
+func (l line) hash() string { return state{rest: l.rest}.hash() }
 
 // record takes a line apart that was written from a record.
 func (l line) record() Record {
-	hash := l.hash()
-	labels, err := netwin.ParseLabels(l.rest[len(hash)+1:])
+	stored := l.hash()
+	labels, err := netwin.ParseLabels(l.rest[len(stored)+1:])
 	if err != nil {
 		panic("nwauth: a line in memory cannot be read: " + err.Error())
 	}
-	return Record{Name: l.name, Hash: hash, Labels: labels}
+	return Record{Name: l.name, Hash: stored, Labels: labels}
 }
 
 // all goes through the lines in no order, each shard as it is when its turn
@@ -180,18 +200,21 @@ func (t *table) names(gone bool) []string {
 func (t *table) appendLine(dst []byte, name string) []byte {
 	s := t.shard(name)
 	s.mu.RLock()
-	rest, live := s.lines[name]
-	generation := s.gone[name]
+	st := state{rest: s.lines[name], generation: s.gone[name]}
 	s.mu.RUnlock()
-	switch {
-	case live:
-		dst = append(dst, name...)
-		dst = append(dst, ':')
-		dst = append(dst, rest...)
-	case generation > 0:
-		dst = appendDeletion(dst, name, generation)
-	default:
+	if !st.live() && st.generation == 0 {
 		return dst
 	}
-	return append(dst, '\n')
+	return append(st.appendLine(dst, name), '\n')
+}
+
+// appendLine writes a state as a line of the base or the log, without the line
+// end.
+func (s state) appendLine(dst []byte, name string) []byte {
+	if !s.live() {
+		return appendDeletion(dst, name, s.generation)
+	}
+	dst = append(dst, name...)
+	dst = append(dst, ':')
+	return append(dst, s.rest...)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"switchyard/lookup/internal/netwin"
@@ -59,6 +60,20 @@ func (b *badLines) add(number int, err error) {
 	if b.total++; len(b.errs) < maxReported {
 		b.errs = append(b.errs, &LineError{Line: number, Err: err})
 	}
+}
+
+// merge adds what others found in the same file.
+func (b *badLines) merge(others badLines) {
+	b.total += others.total
+	b.errs = append(b.errs, others.errs...)
+	slices.SortFunc(b.errs, func(x, y error) int { return lineOf(x) - lineOf(y) })
+	b.errs = b.errs[:min(len(b.errs), maxReported)]
+}
+
+func lineOf(err error) int {
+	var e *LineError
+	errors.As(err, &e)
+	return e.Line
 }
 
 func (b *badLines) err() error {
