@@ -2,6 +2,7 @@ package imap
 
 import (
 	"bufio"
+	"compress/flate"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -25,7 +26,7 @@ import (
 //	S: text       the server's next line; ... stands for anything
 //	S*: text      passes over lines up to this one
 //	E:            the server has closed the connection
-//	X: action     tls | append USER MAILBOX FILE [FLAG…] | directory down|up | expunge USER MAILBOX UID |
+//	X: action     tls | compress | append USER MAILBOX FILE [FLAG…] | directory down|up | expunge USER MAILBOX UID |
 //	              uidvalidity USER MAILBOX (from there on %V stands for it)
 //
 // A client is connected when it is first used; its greeting is read by the
@@ -190,6 +191,12 @@ func (d *dialog) action(who string, words []string) error {
 		tc := tls.Client(c.Conn, d.f.tls)
 		d.clients[who] = &client{tc, bufio.NewReader(tc)}
 		return tc.Handshake()
+	case "compress":
+		c, err := d.client(who)
+		if err != nil {
+			return err
+		}
+		d.clients[who] = compressed(d, c)
 	case "append":
 		d.f.append(d, words[1], words[2], testMessage(d, words[3]), words[4:]...)
 	case "directory":
@@ -214,4 +221,26 @@ func (d *dialog) action(who string, words []string) error {
 		return fmt.Errorf("unknown action")
 	}
 	return nil
+}
+
+// compressed puts the client's side of COMPRESS over a connection.
+func compressed(t testing.TB, c *client) *client {
+	w, err := flate.NewWriter(c.Conn, flate.DefaultCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &client{&flateConn{c.Conn, w}, bufio.NewReader(flate.NewReader(c.r))}
+}
+
+type flateConn struct {
+	net.Conn
+	w *flate.Writer
+}
+
+func (c *flateConn) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	if err == nil {
+		err = c.w.Flush()
+	}
+	return n, err
 }

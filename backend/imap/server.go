@@ -113,7 +113,7 @@ func New(gate Gate, o Options) *Server {
 func (srv *Server) Serve(ctx context.Context, nc net.Conn) {
 	s := &session{
 		srv:   srv,
-		conn:  wire.NewConn(nc),
+		conn:  newTransport(wire.NewConn(nc)),
 		id:    origin.NewSession(time.Now()),
 		start: time.Now(),
 	}

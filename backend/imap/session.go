@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"switchyard/backend"
+	"switchyard/backend/imap/deflate"
 	"switchyard/backend/imap/syntax"
 	"switchyard/internal/wire"
 
@@ -16,7 +17,7 @@ import (
 // session is one connection. Its goroutine alone touches it.
 type session struct {
 	srv   *Server
-	conn  *wire.Conn
+	conn  *transport
 	in    input
 	out   *syntax.Writer
 	lex   *syntax.Lexer
@@ -90,6 +91,8 @@ func lost(err error) *ending {
 		// What follows could be the literal of a command or a command: two
 		// readers may disagree, so nobody goes on.
 		return &ending{reason: "bare LF", bye: "Lines end in CR LF", err: err}
+	case errors.Is(err, deflate.ErrDamaged):
+		return &ending{reason: "damaged compressed data", bye: "This is no compressed data", err: err}
 	default:
 		return &ending{reason: "connection lost", err: err}
 	}
@@ -294,6 +297,7 @@ func commands() map[string]command {
 		"STATUS":      {run: (*session).status, in: after},
 		"APPEND":      {run: (*session).append, in: after},
 		"IDLE":        {run: (*session).idle, in: after},
+		"COMPRESS":    {run: (*session).compress, in: after},
 
 		"CLOSE":       {run: (*session).close, in: inMailbox},
 		"UNSELECT":    {run: (*session).unselect, in: inMailbox},
@@ -314,5 +318,7 @@ func commands() map[string]command {
 		"UID COPY":    {run: (*session).uidCopy, in: inMailbox},
 		"MOVE":        {run: (*session).move, in: inMailbox, numbers: true},
 		"UID MOVE":    {run: (*session).uidMove, in: inMailbox},
+		"REPLACE":     {run: (*session).replace, in: inMailbox, numbers: true},
+		"UID REPLACE": {run: (*session).uidReplace, in: inMailbox},
 	}
 }
