@@ -136,9 +136,9 @@ func printTable(operations []operation, results [][2][]measured) {
 Medians of %d interleaved repetitions of %v; the clients share the machine.
 A login is a new connection, LOGIN and LOGOUT, of a user whose password the
 proxy has in its cache; directly means as a proxy logs in: TLS, the cluster's
-secret, on behalf of the user. Messages go in by SMTP in
-clear through a proxy, and directly by LMTP with TLS, each client on one
-connection; each is on disk before it is answered.
+secret, on behalf of the user. Messages go in by SMTP in clear through a proxy,
+and directly by LMTP with TLS, each client on one connection; each is on disk
+before it is answered.
 `, benchRepetitions, benchTime)
 }
 
