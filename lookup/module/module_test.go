@@ -31,7 +31,7 @@ func TestContract(t *testing.T) {
 	open := func(t *testing.T) lookup.Directory {
 		opts := Options{MaxBackoff: 200 * time.Millisecond}
 		if strings.HasSuffix(t.Name(), "/hanging") {
-			opts.Timeout = 500 * time.Millisecond
+			opts.Timeout = 1500 * time.Millisecond
 		}
 		return w.open(t, opts)
 	}
@@ -45,7 +45,7 @@ func TestContract(t *testing.T) {
 		},
 		Hang:    func(t *testing.T) { w.fault(t, "stop") },
 		Mend:    func(t *testing.T) { w.fault(t, "") },
-		Timeout: 500 * time.Millisecond,
+		Timeout: 1500 * time.Millisecond,
 	})
 	lookuptest.RunHostile(t, open)
 	for _, line := range w.seen() {
@@ -58,7 +58,7 @@ func TestContract(t *testing.T) {
 // TestFaults: whatever a child does wrong, the request is unavailable, and the
 // next child answers.
 func TestFaults(t *testing.T) {
-	const timeout = 300 * time.Millisecond
+	const timeout = time.Second
 	for fault, dies := range map[string]bool{
 		"hang": true, "stop": true, "die": true, "half": true, "half and hang": true, "garbage": true, "control": true,
 		"long": true, "endless": true, "flood": true, "another": true, "no name": true, "no path": true,
@@ -261,7 +261,7 @@ func TestClose(t *testing.T) {
 func TestGroup(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv(asModule, w.dir)
-	m, err := New([]string{"/bin/sh", "-c", `"$0"; true`, testBinary()}, Options{Processes: 1, Timeout: 200 * time.Millisecond})
+	m, err := New([]string{"/bin/sh", "-c", `"$0"; true`, testBinary()}, Options{Processes: 1, Timeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
