@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,7 +36,8 @@ func TestMain(m *testing.M) {
 }
 
 // proxyMain is that process: it joins every connection with one to the address
-// in the environment, and answers "use" with its CPU time so far.
+// in the environment, and answers "use" with its CPU time so far. Before it
+// answers "gc" it collects its garbage.
 func proxyMain() {
 	words := strings.Fields(os.Getenv(proxyEnv)) // address, join or loop, raw or tls
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -63,6 +65,9 @@ func proxyMain() {
 		}
 	}()
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		if in.Text() == "gc" {
+			debug.FreeOSMemory()
+		}
 		var use unix.Rusage
 		unix.Getrusage(unix.RUSAGE_SELF, &use)
 		fmt.Println(use.Utime.Nano() + use.Stime.Nano())
@@ -131,7 +136,11 @@ func startProxy(b *testing.B, how, layer string) *proxy {
 }
 
 func (p *proxy) cpu(b *testing.B) time.Duration {
-	fmt.Fprintln(p.in, "use")
+	return p.ask(b, "use")
+}
+
+func (p *proxy) ask(b *testing.B, word string) time.Duration {
+	fmt.Fprintln(p.in, word)
 	p.out.Scan()
 	n, err := strconv.ParseInt(p.out.Text(), 10, 64)
 	if err != nil {
@@ -259,7 +268,7 @@ func BenchmarkIdle(b *testing.B) {
 		}
 		for b.Loop() {
 			var ends []net.Conn
-			open := func(n int) int {
+			open := func(n int) (asIs, collected int) {
 				for len(ends) < 2*n {
 					c, e := p.session(b)
 					ends = append(ends, c, e)
@@ -270,11 +279,14 @@ func BenchmarkIdle(b *testing.B) {
 					}
 				}
 				time.Sleep(3 * sweepEvery) // the slope's points are what is left when all is quiet
-				return p.pss(b)
+				asIs = p.pss(b)
+				p.ask(b, "gc")
+				return asIs, p.pss(b)
 			}
-			first := open(few)
-			second := open(many)
+			first, firstCollected := open(few)
+			second, secondCollected := open(many)
 			b.ReportMetric(float64(second-first)/float64(many-few), "pss-B/session")
+			b.ReportMetric(float64(secondCollected-firstCollected)/float64(many-few), "pss-B/session-after-gc")
 			for _, c := range ends {
 				c.Close()
 			}
