@@ -9,12 +9,10 @@ import (
 	"switchyard/lookup"
 	"switchyard/lookup/internal/netwin"
 	"switchyard/lookup/lookuptest"
-	"switchyard/lookup/tcpauth"
 )
 
-// What a tcpauth server serves, and what a cache follows.
 var (
-	_ tcpauth.Database = (*DB)(nil)
+	_ lookup.Directory = (*DB)(nil)
 	_ lookup.Watcher   = (*DB)(nil)
 )
 
@@ -32,6 +30,7 @@ func TestPostgres(t *testing.T) {
 		{"what is believed", testBelieved},
 		{"search", testSearch},
 		{"passwords", testPasswords},
+		{"upgrade", testUpgrade},
 		{"import", testImport},
 		{"import against changes", testImportRace},
 		{"two daemons", testTwoDaemons},

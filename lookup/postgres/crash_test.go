@@ -12,7 +12,11 @@ import (
 // there afterwards, the same DBs go on by themselves, and the feed has told of
 // everything.
 func testKill(t *testing.T, c *cluster) {
-	const rounds, writers = 3, 6
+	const writers = 6
+	rounds := 3
+	if testing.Short() {
+		rounds = 1
+	}
 	dsn := c.newDatabase(t)
 	dbs := []*DB{open(t, dsn, Options{}), open(t, dsn, Options{})}
 	f := follow(t, open(t, dsn, Options{}), dbs[0])

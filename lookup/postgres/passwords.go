@@ -24,6 +24,10 @@ type Passwords struct {
 	// Verify compares a password with a hash. The error says that nobody
 	// knows whether it is right.
 	Verify func(hash, password string) (bool, error)
+
+	// Outdated reports whether a login whose password was right should have
+	// its hash replaced by a new one, in the background. Nil: none.
+	Outdated func(hash string) bool
 }
 
 // maxPassword is the longest password in bytes; a longer one is never right.

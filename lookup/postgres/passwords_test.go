@@ -79,6 +79,59 @@ func testPasswords(t *testing.T, c *cluster) {
 	}
 }
 
+// testUpgrade: a login replaces a hash that is out of date, and ends nobody's
+// sessions; a password that was changed meanwhile stays.
+func testUpgrade(t *testing.T, c *cluster) {
+	dsn := c.newDatabase(t)
+	passwords := quickPasswords()
+	verify := passwords.Verify
+	passwords.Verify = func(stored, password string) (bool, error) {
+		if old, found := strings.CutPrefix(stored, "{OLD}"); found {
+			return old == password, nil
+		}
+		return verify(stored, password)
+	}
+	passwords.Outdated = func(stored string) bool { return strings.HasPrefix(stored, "{OLD}") }
+	db, err := Open(t.Context(), dsn, passwords, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	f := follow(t, db, db)
+	defer f.stop()
+	execSQL(t, dsn, `INSERT INTO switchyard.users (name, hash) VALUES ('a@x.test', '{OLD}p')`)
+	f.next(t)
+	for _, password := range []string{"wrong", "p"} {
+		_, err := db.Check(t.Context(), lookup.Credentials{Name: "a@x.test", Password: password})
+		if (err == nil) != (password == "p") {
+			t.Fatalf("check with %s: %v", password, err)
+		}
+	}
+	if got := f.next(t); got != (lookup.Change{Name: "a@x.test"}) {
+		t.Errorf("an upgrade is told of as %+v", got)
+	}
+	want, _ := passwords.Hash("p")
+	r, err := db.find(t.Context(), "look", "a@x.test")
+	if err != nil || r.Hash != want {
+		t.Errorf("after the login the hash is %q, %v, want %q", r.Hash, err, want)
+	}
+	if err := db.rehash(upgrade{"a@x.test", "{OLD}p", "p"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := db.Set(t.Context(), "a@x.test", ptr("q"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.next(t); got != (lookup.Change{Name: "a@x.test", Sessions: true}) {
+		t.Errorf("a new password is told of as %+v", got)
+	}
+	if err := db.rehash(upgrade{"a@x.test", "{OLD}p", "p"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := db.Check(t.Context(), lookup.Credentials{Name: "a@x.test", Password: "q"}); err != nil {
+		t.Errorf("the new password: %v", err)
+	}
+}
+
 // TestDecoys: without any account, a hash is made once; with accounts, a name
 // always gets the same one.
 func TestDecoys(t *testing.T) {

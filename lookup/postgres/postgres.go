@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -83,6 +84,11 @@ type DB struct {
 	passwords Passwords
 	hashers   *hashers
 	decoys    *decoys
+
+	upgrades chan upgrade
+	closing  chan struct{} // closed by Close
+	once     sync.Once
+	wg       sync.WaitGroup
 }
 
 // Open connects to a database, as a PostgreSQL connection string or URL says,
@@ -96,7 +102,14 @@ func Open(ctx context.Context, dsn string, passwords Passwords, opts Options) (*
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{opts: opts, passwords: passwords, hashers: newHashers(opts.Hashers, opts.HashWait), decoys: newDecoys()}
+	db := &DB{
+		opts:      opts,
+		passwords: passwords,
+		hashers:   newHashers(opts.Hashers, opts.HashWait),
+		decoys:    newDecoys(),
+		upgrades:  make(chan upgrade, upgradeQueue),
+		closing:   make(chan struct{}),
+	}
 	db.pool, err = pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
@@ -105,6 +118,7 @@ func Open(ctx context.Context, dsn string, passwords Passwords, opts Options) (*
 		db.pool.Close()
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
+	db.wg.Go(db.upgradeLoop)
 	return db, nil
 }
 
@@ -187,6 +201,8 @@ func (db *DB) begin(ctx context.Context) error {
 // Close waits for the questions under way and closes the connections. End
 // every Watch before.
 func (db *DB) Close() error {
+	db.once.Do(func() { close(db.closing) })
+	db.wg.Wait()
 	db.pool.Close()
 	return nil
 }
@@ -263,6 +279,7 @@ func (db *DB) Check(ctx context.Context, c lookup.Credentials) (lookup.Account, 
 	if !right {
 		return lookup.Account{}, lookup.ErrRejected
 	}
+	db.offerUpgrade(r, c.Password)
 	return accountOf(r)
 }
 

@@ -36,12 +36,21 @@ CREATE TABLE switchyard.changes (
 INSERT INTO switchyard.feed (seq, keep) VALUES (0, 100000);
 INSERT INTO switchyard.changes (seq, name, sessions) VALUES (0, '', true);
 
+-- may_login is what the status words mean to logins.
+CREATE FUNCTION switchyard.may_login(labels jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
+	SELECT lower(coalesce(labels ->> 'mailstatus', '')) IN ('', 'ok', 'good', 'paydue')
+$$;
+
 -- log_changes notes the changes of one statement, whoever made it. More than
--- 1,000 at once are noted as one that says "any".
+-- 1,000 at once are noted as one that says "any". A change bears on sessions
+-- when it ends the account, its password, its home or its right to log in; with
+-- switchyard.quiet, a new hash is that of the same password.
 CREATE FUNCTION switchyard.log_changes() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
 	most  constant integer := 1000;
+	quiet constant boolean := coalesce(current_setting('switchyard.quiet', true), '') = 'on';
 	names text[];
 	ends  boolean[];
 	n     bigint;
@@ -55,11 +64,11 @@ BEGIN
 		SELECT array_agg(c.name), array_agg(c.sessions) INTO names, ends
 		FROM (
 			SELECT coalesce(w.name, o.name) AS name,
-				w.name IS NULL OR o.name IS NOT NULL AND (
-					w.live <> o.live OR w.hash <> o.hash OR w.generation <> o.generation
+				w.name IS NULL OR coalesce(o.live, false) AND (
+					NOT w.live
+					OR w.hash <> o.hash AND NOT quiet
 					OR w.labels ->> 'tohost' IS DISTINCT FROM o.labels ->> 'tohost'
-					OR w.labels ->> 'homegen' IS DISTINCT FROM o.labels ->> 'homegen'
-					OR w.labels ->> 'mailstatus' IS DISTINCT FROM o.labels ->> 'mailstatus') AS sessions
+					OR switchyard.may_login(w.labels) <> switchyard.may_login(o.labels)) AS sessions
 			FROM new_rows w FULL JOIN old_rows o ON w.name = o.name
 			WHERE (w.live, w.hash, w.labels, w.generation) IS DISTINCT FROM (o.live, o.hash, o.labels, o.generation)
 			LIMIT most + 1
