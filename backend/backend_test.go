@@ -36,7 +36,7 @@ func TestMessagesAgainstModel(t *testing.T) {
 			case 0:
 				var more []Message
 				for range rapid.IntRange(0, 2*chunkLen+10).Draw(t, "n") {
-					more = append(more, Message{UID: next, ModSeq: seq})
+					more = append(more, Message{UID: next, ModSeq: seq, Flags: someFlags(t)})
 					next += UID(rapid.IntRange(1, 3).Draw(t, "gap"))
 				}
 				list = list.Append(more...)
@@ -46,7 +46,7 @@ func TestMessagesAgainstModel(t *testing.T) {
 				var changed []Message
 				for i := range model {
 					if rapid.IntRange(0, 9).Draw(t, "pick") == 0 {
-						model[i].ModSeq = seq
+						model[i].ModSeq, model[i].Flags = seq, someFlags(t)
 						changed = append(changed, model[i])
 					}
 				}
@@ -79,6 +79,8 @@ func TestMessagesAgainstModel(t *testing.T) {
 			if pos, ok := list.Find(next); ok || pos != len(model) {
 				t.Fatalf("find what is not there: got %d %v", pos, ok)
 			}
+			checkSummary(t, list, model)
+			checkSelect(t, list, model, next)
 			past = append(past, moment{list, model})
 		}
 		for _, p := range past {
@@ -94,6 +96,59 @@ func TestMessagesAgainstModel(t *testing.T) {
 			}
 		}
 	})
+}
+
+// checkSelect selects some UIDs, there or not.
+func checkSelect(t *rapid.T, list Messages, model []Message, end UID) {
+	uids := rapid.SliceOfNDistinct(rapid.Uint32Range(1, uint32(end)+3), 0, 40, rapid.ID).Draw(t, "uids")
+	if rapid.Bool().Draw(t, "all") {
+		uids = uids[:0]
+		for i := range model {
+			uids = append(uids, uint32(model[i].UID))
+		}
+	}
+	slices.Sort(uids)
+	var want, got, ask []UID
+	for _, uid := range uids {
+		ask = append(ask, UID(uid))
+		if slices.ContainsFunc(model, func(m Message) bool { return m.UID == UID(uid) }) {
+			want = append(want, UID(uid))
+		}
+	}
+	for _, m := range list.Select(ask) {
+		got = append(got, m.UID)
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("select %v: got %v, want %v", ask, got, want)
+	}
+}
+
+// someFlags draws flags, most often \Seen.
+func someFlags(t *rapid.T) []string {
+	return rapid.SampledFrom([][]string{
+		{FlagSeen}, {FlagSeen}, {FlagSeen}, {FlagSeen}, {FlagSeen}, {FlagSeen}, {FlagSeen, "a"}, {FlagDeleted, FlagSeen, "b", "c"}, nil,
+	}).Draw(t, "flags")
+}
+
+// checkSummary compares what the list knows of its messages with a look at all
+// of them.
+func checkSummary(t *rapid.T, list Messages, model []Message) {
+	unseen := slices.IndexFunc(model, func(m Message) bool { return !slices.Contains(m.Flags, FlagSeen) })
+	if pos, ok := list.FirstUnseen(); ok != (unseen >= 0) || ok && pos != unseen {
+		t.Fatalf("first unseen: got %d %v, want %d", pos, ok, unseen)
+	}
+	var keywords []string
+	for i := range model {
+		for _, f := range model[i].Flags {
+			if f[0] != '\\' {
+				keywords = append(keywords, f)
+			}
+		}
+	}
+	slices.Sort(keywords)
+	if got := list.Keywords(); !slices.Equal(got, slices.Compact(keywords)) {
+		t.Fatalf("keywords %q, want %q", got, keywords)
+	}
 }
 
 func TestDeliveryID(t *testing.T) {

@@ -29,16 +29,52 @@ type Messages struct {
 }
 
 type chunk struct {
-	messages  []Message
-	maxModSeq ModSeq
+	messages []Message
+	summary
+}
+
+// summary is what a chunk's messages come to.
+type summary struct {
+	seen     int      // how many messages from the first have \Seen without a gap
+	keywords []string // that messages have, sorted
 }
 
 func newChunk(messages []Message) *chunk {
 	c := &chunk{messages: messages}
-	for i := range messages {
-		c.maxModSeq = max(c.maxModSeq, messages[i].ModSeq)
-	}
+	c.summarise(0)
 	return c
+}
+
+// summarise takes in the messages from a position on; what is before it is in
+// the summary already.
+func (c *chunk) summarise(from int) {
+	var last, more []string
+	for i := from; i < len(c.messages); i++ {
+		flags := c.messages[i].Flags
+		if c.seen == i && slices.Contains(flags, FlagSeen) {
+			c.seen++
+		}
+		if len(flags) == 0 || slices.Equal(flags, last) {
+			continue
+		}
+		last = flags
+		for _, f := range flags {
+			if f != "" && f[0] != '\\' {
+				more = append(more, f)
+			}
+		}
+	}
+	c.keywords = union(c.keywords, more)
+}
+
+// union returns what two lists have, sorted, each once. It changes neither.
+func union(sorted, more []string) []string {
+	if len(more) == 0 {
+		return sorted
+	}
+	all := slices.Concat(sorted, more)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 func fromChunks(chunks []*chunk) Messages {
@@ -70,6 +106,33 @@ func (m Messages) At(i int) *Message {
 	return &m.chunks[c].messages[i-m.starts[c]]
 }
 
+// FirstUnseen returns the position of the first message without \Seen, and
+// whether there is one (RFC 3501 §7.1 UNSEEN wants it). It looks at one number
+// for each 256 messages, not at the messages.
+func (m Messages) FirstUnseen() (int, bool) {
+	for i, c := range m.chunks {
+		if c.seen < len(c.messages) {
+			return m.starts[i] + c.seen, true
+		}
+	}
+	return 0, false
+}
+
+// Keywords returns the keywords, flags other than the system's, that messages
+// have, sorted by their bytes, each spelling once. It looks at one list for each
+// 256 messages, not at the messages. The caller must not change it.
+func (m Messages) Keywords() []string {
+	var first, more []string
+	for _, c := range m.chunks {
+		if len(first) == 0 {
+			first = c.keywords
+		} else if !slices.Equal(first, c.keywords) {
+			more = append(more, c.keywords...)
+		}
+	}
+	return union(first, more)
+}
+
 // Find returns the position of the message with that UID, or of the first
 // one above it, and whether it is there.
 func (m Messages) Find(uid UID) (int, bool) {
@@ -84,6 +147,37 @@ func (m Messages) Find(uid UID) (int, bool) {
 	i := sort.Search(len(ms), func(k int) bool { return ms[k].UID >= uid })
 	return m.starts[c] + i, ms[i].UID == uid
 }
+
+// Select returns the messages of these UIDs, which must ascend. UIDs that are
+// not there are passed over. The messages are the list's own: read only.
+func (m Messages) Select(uids []UID) []*Message {
+	found := make([]*Message, 0, len(uids))
+	c, i := 0, 0 // the chunk and the place in it that come next
+	for _, uid := range uids {
+		if n := len(m.chunks); c < n && m.chunks[c].top() < uid {
+			if c, i = c+1, 0; c < n && m.chunks[c].top() < uid {
+				c += sort.Search(n-c, func(k int) bool { return m.chunks[c+k].top() >= uid })
+			}
+		}
+		if c == len(m.chunks) {
+			break
+		}
+		ms := m.chunks[c].messages
+		if ms[i].UID < uid {
+			i += sort.Search(len(ms)-i, func(k int) bool { return ms[i+k].UID >= uid })
+		}
+		if ms[i].UID != uid {
+			continue
+		}
+		found = append(found, &ms[i])
+		if i++; i == len(ms) {
+			c, i = c+1, 0
+		}
+	}
+	return found
+}
+
+func (c *chunk) top() UID { return c.messages[len(c.messages)-1].UID }
 
 // All yields position and message, ascending.
 func (m Messages) All() iter.Seq2[int, *Message] {
@@ -110,7 +204,9 @@ func (m Messages) Append(more ...Message) Messages {
 		take := min(chunkLen-len(old), len(more))
 		joined := make([]Message, 0, len(old)+take)
 		joined = append(append(joined, old...), more[:take]...)
-		chunks[last] = newChunk(joined)
+		c := &chunk{messages: joined, summary: chunks[last].summary}
+		c.summarise(len(old))
+		chunks[last] = c
 		more = more[take:]
 	}
 	for part := range slices.Chunk(more, chunkLen) {
