@@ -56,7 +56,7 @@ func appendEffect(b []byte, e Effect) []byte {
 		return AppendMessage(b, &e.Message)
 	case FlagsSet:
 		b = pack.Uint(append(b, e.Mailbox[:]...), uint64(e.ModSeq))
-		return appendUIDs(pack.Strings(b, e.Flags), e.UIDs)
+		return AppendFlags(b, e.Flags, e.UIDs)
 	case Expunged:
 		b = pack.Uint(append(b, e.Mailbox[:]...), uint64(e.ModSeq))
 		return appendUIDs(b, e.UIDs)
@@ -149,11 +149,28 @@ func AppendMessage(b []byte, m *backend.Message) []byte {
 
 // ReadMessage reads what AppendMessage wrote; UID stays zero.
 func ReadMessage(in *pack.Reader) backend.Message {
+	m := ReadMessageHead(in)
+	m.Flags = in.Strings()
+	return m
+}
+
+// ReadMessageHead reads what AppendMessage wrote but for the flags, which are
+// what follows.
+func ReadMessageHead(in *pack.Reader) backend.Message {
 	return backend.Message{
 		ModSeq: backend.ModSeq(in.Uint()), GUID: readGUID(in), Size: in.Size(),
 		InternalDate: time.Unix(in.Int(), 0).UTC(), SaveDate: time.Unix(in.Int(), 0).UTC(),
-		Flags: in.Strings(),
 	}
+}
+
+// AppendFlags appends flags and the messages that have them, which must ascend.
+func AppendFlags(b []byte, flags []string, uids []backend.UID) []byte {
+	return appendUIDs(pack.Strings(b, flags), uids)
+}
+
+// ReadFlags reads what AppendFlags wrote.
+func ReadFlags(in *pack.Reader) (flags []string, uids []backend.UID) {
+	return in.Strings(), readUIDs(in)
 }
 
 // appendUIDs appends ascending UIDs as their distances.

@@ -1,8 +1,9 @@
 package effect
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
+
+	"github.com/zeebo/xxh3"
 
 	"switchyard/backend"
 	"switchyard/backend/effect/pack"
@@ -48,15 +49,17 @@ func ReadDigest(in *pack.Reader) Digest {
 	return Digest{binary.BigEndian.Uint64(raw[:8]), binary.BigEndian.Uint64(raw[8:])}
 }
 
+// digestOf hashes for the detection of drift, by accident or by a fault: nobody
+// gains by making two mailboxes of one account look alike.
 func digestOf(b []byte) Digest {
-	sum := sha256.Sum256(b)
-	return Digest{binary.BigEndian.Uint64(sum[:8]), binary.BigEndian.Uint64(sum[8:16])}
+	sum := xxh3.Hash128(b)
+	return Digest{sum.Hi, sum.Lo}
 }
 
 // OfMessage returns the hash of a message as it stands in a mailbox.
 func OfMessage(m *backend.Message) Digest {
 	var space [192]byte
-	b := append(space[:0], "message 1\x00"...)
+	b := append(space[:0], "message 2\x00"...)
 	b = pack.Uint(b, uint64(m.UID))
 	return digestOf(AppendMessage(b, m))
 }
@@ -65,7 +68,7 @@ func OfMessage(m *backend.Message) Digest {
 // over its messages.
 func OfMailbox(m *backend.Mailbox, messages Digest) Digest {
 	var space [192]byte
-	b := append(space[:0], "mailbox 1\x00"...)
+	b := append(space[:0], "mailbox 2\x00"...)
 	b = append(b, m.ID[:]...)
 	b = pack.String(b, m.Name)
 	b = pack.Uint(b, uint64(m.UIDValidity))

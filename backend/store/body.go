@@ -8,6 +8,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/store/rows"
+	"switchyard/backend/store/segment"
 )
 
 // Body implements backend.User.
@@ -17,52 +18,53 @@ func (m *mail) Body(_ context.Context, mailbox backend.GUID, uid backend.UID) (b
 		return nil, err
 	}
 	defer leave()
-	msg, user, err := m.u.find(mailbox, uid)
+	guid, user, err := m.u.find(mailbox, uid)
 	if err != nil {
 		return nil, err
 	}
-	return m.u.openBody(user, msg.GUID)
+	return m.u.openBody(user, guid)
 }
 
-// find returns a message and the account's id. Errors: ErrNoMessage, also when
-// the mailbox is gone.
-func (u *user) find(mailbox backend.GUID, uid backend.UID) (backend.Message, backend.GUID, error) {
+// find returns a message's GUID and the account's id. Errors: ErrNoMessage,
+// also when the mailbox is gone.
+func (u *user) find(mailbox backend.GUID, uid backend.UID) (guid, user backend.GUID, err error) {
 	u.mu.RLock()
 	b, ok := u.boxes[mailbox]
-	id := u.row.ID
+	user = u.row.ID
 	u.mu.RUnlock()
 	if !ok {
-		return backend.Message{}, id, backend.ErrNoMessage
+		return guid, user, backend.ErrNoMessage
 	}
-	msg, ok, err := u.message(b, uid)
+	guid, ok, err = u.guid(b, uid)
 	if err != nil {
-		return msg, id, u.s.broken("read a message", err)
+		return guid, user, u.s.broken("read a message", err)
 	}
 	if !ok {
-		return msg, id, backend.ErrNoMessage
+		return guid, user, backend.ErrNoMessage
 	}
-	return msg, id, nil
+	return guid, user, nil
 }
 
 // openBody opens a body. A body that is gone, which happens when the message
 // is expunged at this moment, is ErrNoMessage.
 func (u *user) openBody(user, guid backend.GUID) (backend.Body, error) {
-	var row rows.Body
-	ok, err := rows.Get(u.db, rows.KeyBody(user, guid), row.Read)
-	if err != nil {
-		return nil, u.s.broken("find a body", err)
-	}
-	if !ok {
-		return nil, backend.ErrNoMessage
-	}
-	b, err := u.s.segments.Body(row.Place, guid)
-	if err == nil {
-		return b, nil
-	}
-	if errors.Is(err, os.ErrNotExist) {
-		if ok, again := rows.Get(u.db, rows.KeyBody(user, guid), row.Read); again == nil && !ok {
+	var last segment.Place
+	for {
+		var row rows.Body
+		ok, err := rows.Get(u.db, rows.KeyBody(user, guid), row.Read)
+		if err != nil {
+			return nil, u.s.broken("find a body", err)
+		}
+		if !ok {
 			return nil, backend.ErrNoMessage
 		}
+		b, err := u.s.segments.Body(row.Place, guid)
+		if err == nil {
+			return b, nil
+		}
+		if row.Place == last || !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("body %s: %w", guid, err)
+		}
+		last = row.Place // and it may have been moved, or expunged, since we looked
 	}
-	return nil, fmt.Errorf("body %s: %w", guid, err)
 }

@@ -113,8 +113,12 @@ func (c *checker) box(on *user, b, mem *box, refs map[backend.GUID]uint64) error
 	want := rows.Box{Mailbox: backend.Mailbox{
 		ID: b.ID, Name: b.Name, Use: b.Use, UIDValidity: b.UIDValidity, UIDNext: b.UIDNext, HighestModSeq: b.HighestModSeq,
 	}, Floor: b.Floor}
-	i := 0
-	err := on.eachMessage(b.ID, func(m *backend.Message) error {
+	list, err := on.readMessages(&b.Box)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		m := &list[i]
 		want.Count(m, 1)
 		refs[m.GUID]++
 		if m.UID >= b.UIDNext || m.ModSeq > b.HighestModSeq || m.ModSeq == 0 {
@@ -125,14 +129,9 @@ func (c *checker) box(on *user, b, mem *box, refs map[backend.GUID]uint64) error
 				c.found("%q: message %d of %q differs in memory", on.account, m.UID, b.Name)
 			}
 		}
-		i++
-		return nil
-	})
-	if err != nil {
-		return err
 	}
-	if mem != nil && mem.loaded && mem.messages.Len() != i {
-		c.found("%q: %q has %d messages in memory, %d on disk", on.account, b.Name, mem.messages.Len(), i)
+	if mem != nil && mem.loaded && mem.messages.Len() != len(list) {
+		c.found("%q: %q has %d messages in memory, %d on disk", on.account, b.Name, mem.messages.Len(), len(list))
 	}
 	prefix := rows.KeyUser(on.row.ID, rows.RowTombstone, b.ID[:]...)
 	err = rows.Scan(on.db, prefix, func(key, value []byte) error {
@@ -146,6 +145,15 @@ func (c *checker) box(on *user, b, mem *box, refs map[backend.GUID]uint64) error
 		}
 		var row rows.Tombstone
 		return row.Read(value)
+	})
+	if err != nil {
+		return err
+	}
+	err = rows.Scan(on.db, rows.KeyUser(on.row.ID, rows.RowFlags, b.ID[:]...), func(key, value []byte) error {
+		var row rows.Flags
+		err := row.Read(value)
+		want.Overlaid += uint64(len(row.UIDs))
+		return err
 	})
 	if want != b.Box {
 		c.found("%q: mailbox %q counts %+v, its rows say %+v", on.account, b.Name, b.Box, want)

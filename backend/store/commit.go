@@ -147,7 +147,11 @@ func (t *tx) commit() error {
 		return nil
 	}
 	u, s := t.u, t.u.s
-	record := &effect.Record{Shard: u.shard, Time: t.now, User: u.account, Effects: t.effects, Digests: t.finish()}
+	digests, err := t.finish()
+	if err != nil {
+		return err
+	}
+	record := &effect.Record{Shard: u.shard, Time: t.now, User: u.account, Effects: t.effects, Digests: digests}
 	sh := &s.shards[u.shard]
 
 	if err := t.write(sh, record); err != nil {

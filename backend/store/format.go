@@ -13,7 +13,7 @@ import (
 const formatName = "FORMAT"
 
 func formatText(instances int) string {
-	return fmt.Sprintf("switchyard store 1\ninstances %d\n", instances)
+	return fmt.Sprintf("switchyard store 2\ninstances %d\n", instances)
 }
 
 // checkFormat refuses a directory of another format, and marks a new one. A

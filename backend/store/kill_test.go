@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -44,7 +45,7 @@ func killID(n int) (id [32]byte) {
 // child delivers without end, and changes flags, moves and queues between; each
 // answer is a line on the standard output, written before the next call.
 func child(dir string) {
-	s, err := Open(dir, Options{FS: vfs.Default, SegmentLimit: 200_000, MemTable: 256 << 10})
+	s, err := Open(dir, Options{FS: vfs.Default, SegmentLimit: 20_000, MemTable: 256 << 10})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -54,6 +55,14 @@ func child(dir string) {
 	next.Store(int64(start))
 	ctx := context.Background()
 	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			if _, err := s.Compact(ctx); err != nil {
+				panic(err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
 	for i := range killSessions {
 		wg.Go(func() {
 			u, err := s.CreateUser(ctx, fmt.Sprint("user", i%2), 1)
@@ -72,6 +81,18 @@ func child(dir string) {
 						panic(err)
 					}
 					fmt.Printf("moved %d user%d\n", n, i%2)
+				}
+				if n%4 == 0 && n%3 != 0 { // so that there is something to compact
+					if _, err := u.Append(ctx, "Junk", []backend.Incoming{in(strings.Repeat(killText(n), 20))}); err != nil {
+						panic(err)
+					}
+					junk, err := u.Mailbox(ctx, "Junk")
+					if err != nil {
+						panic(err)
+					}
+					if _, err := u.Expunge(ctx, junk.ID, nil, false); err != nil {
+						panic(err)
+					}
 				}
 				if n%5 == 0 {
 					id, err := s.QueueAdd(ctx, fmt.Append(nil, n), strings.NewReader(killText(n)), int64(len(killText(n))))

@@ -476,3 +476,81 @@ func (quiet) Errorf(string, ...any) {}
 func (quiet) Fatalf(f string, a ...any) {
 	panic(fmt.Sprintf(f, a...))
 }
+
+// TestFlagsTogether changes the flags of many messages again and again, all at
+// once and one by one, with expunges between, so that rows of flags lie over
+// the messages' and are folded; what a fresh look at the disk gives is the same
+// all the time, also after a crash with nothing but the log.
+func TestFlagsTogether(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	s := openStore(t, fs, Options{})
+	ctx := t.Context()
+	u := createUser(t, s, bob)
+	const n = 400
+	var list []backend.Incoming
+	for i := range n {
+		list = append(list, in(text(byte(i))))
+	}
+	if _, err := u.Append(ctx, "INBOX", list); err != nil {
+		t.Fatal(err)
+	}
+	inbox, _ := u.Mailbox(ctx, "INBOX")
+	all := make([]backend.UID, n)
+	for i := range all {
+		all[i] = backend.UID(i + 1)
+	}
+	overlaid := func() uint64 { return u.(*mail).u.boxes[inbox.ID].Overlaid }
+	folded, before := 0, uint64(0)
+	for i := range 80 {
+		uids, op := all, []backend.FlagOp{backend.FlagsAdd, backend.FlagsRemove}[i%2]
+		switch i % 5 {
+		case 3:
+			uids = all[i : i+100]
+		case 4:
+			uids = all[i : i+2]
+		}
+		if _, _, err := u.SetFlags(ctx, inbox.ID, uids, backend.FlagChange{Op: op, Flags: []string{`\Seen`, "k"}}); err != nil {
+			t.Fatal(err)
+		}
+		if i%9 == 0 {
+			if _, err := u.Expunge(ctx, inbox.ID, []backend.UID{backend.UID(i*4 + 1)}, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if overlaid() < before {
+			folded++
+		}
+		before = overlaid()
+		if i%20 == 0 || i == 79 {
+			want := dump(t, s)
+			u.(*mail).u.boxes[inbox.ID].letGo()
+			if got := dump(t, s); got != want {
+				t.Fatalf("change %d: read again\n%s\nwant\n%s", i, got, want)
+			}
+			if err := s.Check(ctx); err != nil {
+				t.Fatal(err)
+			}
+			crashed := openStore(t, fs.CrashClone(vfs.CrashCloneCfg{}), Options{})
+			if got := dump(t, crashed); got != want {
+				t.Fatalf("change %d: after a crash\n%s\nwant\n%s", i, got, want)
+			}
+			if err := crashed.Check(ctx); err != nil {
+				t.Fatal(err)
+			}
+			closeStore(t, crashed)
+		}
+	}
+	if folded == 0 || before == 0 {
+		t.Errorf("rows of flags were folded %d times, %d are left", folded, before)
+	}
+	if err := u.Rename(ctx, "INBOX", "old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Delete(ctx, "old"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(ctx); err != nil {
+		t.Error(err)
+	}
+	closeStore(t, s)
+}

@@ -21,13 +21,7 @@ func pick(messages backend.Messages, uids []backend.UID) []*backend.Message {
 	}
 	sorted := slices.Clone(uids)
 	slices.Sort(sorted)
-	found := make([]*backend.Message, 0, len(sorted))
-	for _, uid := range slices.Compact(sorted) {
-		if i, ok := messages.Find(uid); ok {
-			found = append(found, messages.At(i))
-		}
-	}
-	return found
+	return messages.Select(slices.Compact(sorted))
 }
 
 func uidsOf(messages []*backend.Message) []backend.UID {
@@ -58,14 +52,18 @@ func (m *mail) SetFlags(ctx context.Context, mailbox backend.GUID, uids []backen
 		if uids == nil {
 			return nil
 		}
-		plan := flagPlan{mailbox: mailbox, modSeq: v.Mailbox.HighestModSeq + 1, sets: make(map[string]int)}
-		for _, msg := range pick(v.Messages, uids) {
+		plan := flagPlan{
+			mailbox: mailbox, modSeq: v.Mailbox.HighestModSeq + 1, op: change.Op, given: given, sets: make(map[string]int),
+		}
+		found := pick(v.Messages, uids)
+		now = make([]backend.Message, 0, len(found))
+		for i, msg := range found {
 			if change.UnchangedSince > 0 && msg.ModSeq > change.UnchangedSince {
 				held = append(held, msg.UID)
 				now = append(now, *msg)
 				continue
 			}
-			after, err := plan.add(msg, changeFlags(msg.Flags, change.Op, given))
+			after, err := plan.add(msg, len(found)-i)
 			if err != nil {
 				return err
 			}
@@ -88,18 +86,50 @@ func (m *mail) SetFlags(ctx context.Context, mailbox backend.GUID, uids []backen
 type flagPlan struct {
 	mailbox backend.GUID
 	modSeq  backend.ModSeq
+	op      backend.FlagOp
+	given   []string
 	sets    map[string]int // index of effects by the flags joined
 	effects []effect.FlagsSet
+
+	// The flags of the message before, and what became of them: neighbours are
+	// often alike.
+	last    []string
+	lastSet int // index of effects; -1: no change; meaningless before the first
+	any     bool
 }
 
-// add plans new flags for a message and returns it as it will be.
-func (p *flagPlan) add(m *backend.Message, flags []string) (backend.Message, error) {
+// add plans new flags for a message and returns it as it will be. left is how
+// many messages may come, this one included.
+func (p *flagPlan) add(m *backend.Message, left int) (backend.Message, error) {
 	after := *m
-	if slices.Equal(m.Flags, flags) {
+	if !p.any || !slices.Equal(m.Flags, p.last) {
+		set, err := p.set(m.Flags)
+		if err != nil {
+			return after, err
+		}
+		p.any, p.last, p.lastSet = true, m.Flags, set
+	}
+	if p.lastSet < 0 {
 		return after, nil
 	}
+	e := &p.effects[p.lastSet]
+	if e.UIDs == nil && p.lastSet == 0 {
+		e.UIDs = make([]backend.UID, 0, left)
+	}
+	e.UIDs = append(e.UIDs, m.UID)
+	after.Flags, after.ModSeq = e.Flags, p.modSeq
+	return after, nil
+}
+
+// set returns the index of the effect for messages with these flags, -1 when
+// they do not change.
+func (p *flagPlan) set(old []string) (int, error) {
+	flags := changeFlags(old, p.op, p.given)
+	if slices.Equal(old, flags) {
+		return -1, nil
+	}
 	if tooManyKeywords(flags) {
-		return after, backend.ErrTooMany
+		return 0, backend.ErrTooMany
 	}
 	key := strings.Join(flags, " ")
 	i, ok := p.sets[key]
@@ -108,9 +138,7 @@ func (p *flagPlan) add(m *backend.Message, flags []string) (backend.Message, err
 		p.sets[key] = i
 		p.effects = append(p.effects, effect.FlagsSet{Mailbox: p.mailbox, ModSeq: p.modSeq, Flags: flags})
 	}
-	p.effects[i].UIDs = append(p.effects[i].UIDs, m.UID)
-	after.Flags, after.ModSeq = p.effects[i].Flags, p.modSeq
-	return after, nil
+	return i, nil
 }
 
 // Copy implements backend.User.

@@ -28,6 +28,11 @@ type Options struct {
 	LogKeep       int   // records of each shard's log kept after they are applied; 0: 10,000
 	Reserve       int64 // bytes of free disk below which nothing is added; 0: 64 MB
 
+	// CompactRate bounds the bytes a second that compaction reads, in the
+	// background; it writes less than half of that. 0: 16 MB; below: no
+	// compaction but by Compact.
+	CompactRate int64
+
 	// Quota returns how many bytes an account may store; nil, and 0, mean
 	// without limit. It must not block.
 	Quota func(account string) int64
@@ -58,6 +63,9 @@ func (o *Options) defaults() {
 	set(&o.MemTable, 16<<20)
 	set(&o.LogKeep, 10_000)
 	set(&o.Reserve, 64<<20)
+	if o.CompactRate == 0 {
+		o.CompactRate = 16 << 20
+	}
 	if o.Quota == nil {
 		o.Quota = func(string) int64 { return 0 }
 	}

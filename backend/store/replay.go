@@ -67,7 +67,11 @@ func (s *Store) applyAgain(record *effect.Record) error {
 			return fmt.Errorf("record %d of %q: %w", record.Seq, record.User, err)
 		}
 	}
-	if got := t.finish(); !slices.Equal(got, record.Digests) {
+	got, err := t.finish()
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(got, record.Digests) {
 		return fmt.Errorf("record %d of %q: %w", record.Seq, record.User, errDrift)
 	}
 	t.note(record)

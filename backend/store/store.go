@@ -52,9 +52,10 @@ type Store struct {
 
 	gate gate
 
-	sweeping sync.WaitGroup
-	stop     chan struct{}
-	wake     chan struct{} // a segment may have died
+	sweeping   sync.WaitGroup
+	compacting sync.Mutex // held by the one compaction at a time
+	stop       chan struct{}
+	wake       chan struct{} // a segment may have died
 }
 
 var _ backend.Store = (*Store)(nil)
@@ -84,6 +85,9 @@ func Open(dir string, opts Options) (*Store, error) {
 		return nil, errors.Join(err, s.release())
 	}
 	s.sweeping.Go(s.sweep)
+	if s.opts.CompactRate > 0 {
+		s.sweeping.Go(s.compactNowAndThen)
+	}
 	return s, nil
 }
 

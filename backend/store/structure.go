@@ -30,19 +30,19 @@ func (m *mail) Structure(ctx context.Context, mailbox backend.GUID, uid backend.
 		return nil, err
 	}
 	defer leave()
-	msg, id, err := u.find(mailbox, uid)
+	guid, id, err := u.find(mailbox, uid)
 	if err != nil {
 		return nil, err
 	}
 	var part *message.Part
-	ok, err := rows.Get(u.db, rows.KeyStructure(id, msg.GUID), func(b []byte) (err error) {
+	ok, err := rows.Get(u.db, rows.KeyStructure(id, guid), func(b []byte) (err error) {
 		part, err = message.DecodePart(b)
 		return err
 	})
 	if ok && err == nil {
 		return part, nil
 	}
-	return u.restoreStructure(ctx, id, msg.GUID)
+	return u.restoreStructure(ctx, id, guid)
 }
 
 // restoreStructure parses the body and keeps the result while the body is

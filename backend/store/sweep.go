@@ -131,6 +131,12 @@ func (l *live) dead(id uint32) bool {
 	return l.rows[id].Bodies == 0
 }
 
+func (l *live) of(id uint32) rows.Live {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rows[id]
+}
+
 func (l *live) forget(id uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -49,9 +49,10 @@ type tx struct {
 // txBox is what a change does to one mailbox.
 type txBox struct {
 	rows.Box
-	b       *box // nil: created in this change
-	deleted bool
-	oldName string
+	b        *box // nil: created in this change
+	deleted  bool
+	oldName  string
+	flagRows uint32 // written by this change
 
 	added   []backend.Message
 	changed []backend.Message
@@ -187,7 +188,7 @@ func (t *tx) deleteBox(e effect.MailboxDeleted) error {
 		return err
 	}
 	id := t.row.ID
-	err = t.u.eachMessage(e.Mailbox, func(m *backend.Message) error { return t.unref(m.GUID) })
+	err = t.u.eachRow(e.Mailbox, func(m *backend.Message) error { return t.unref(m.GUID) })
 	if err != nil {
 		return err
 	}
@@ -197,6 +198,7 @@ func (t *tx) deleteBox(e effect.MailboxDeleted) error {
 		}
 	}
 	t.delAll(rows.KeyUser(id, rows.RowMessage, e.Mailbox[:]...))
+	t.delAll(rows.KeyUser(id, rows.RowFlags, e.Mailbox[:]...))
 	t.delAll(rows.KeyUser(id, rows.RowTombstone, e.Mailbox[:]...))
 	t.del(rows.KeyMailbox(id, e.Mailbox))
 	tb.deleted = true
@@ -220,51 +222,19 @@ func (t *tx) addMessage(e effect.MessageAdded) error {
 	return t.ref(m.GUID)
 }
 
-func (t *tx) setFlags(e effect.FlagsSet) error {
-	tb, err := t.box(e.Mailbox)
-	if err != nil {
-		return err
-	}
-	tb.HighestModSeq = max(tb.HighestModSeq, e.ModSeq)
-	var row []byte
-	for _, uid := range e.UIDs {
-		m, err := t.message(tb, uid)
-		if err != nil {
-			return err
-		}
-		tb.Count(&m, -1)
-		m.Flags, m.ModSeq = e.Flags, e.ModSeq
-		tb.Count(&m, 1)
-		tb.changed = append(tb.changed, m)
-		row = effect.AppendMessage(row[:0], &m)
-		t.put(rows.KeyMessage(t.row.ID, e.Mailbox, uid), row)
-	}
-	return nil
-}
-
-// message returns a message as it was before this change.
-func (t *tx) message(tb *txBox, uid backend.UID) (backend.Message, error) {
-	if tb.b != nil {
-		m, ok, err := t.u.message(tb.b, uid)
-		if err != nil || ok {
-			return m, err
-		}
-	}
-	return backend.Message{}, fmt.Errorf("uid %d: %w", uid, backend.ErrNoMessage)
-}
-
 func (t *tx) expunge(e effect.Expunged) error {
 	tb, err := t.box(e.Mailbox)
 	if err != nil {
 		return err
 	}
 	tb.HighestModSeq = max(tb.HighestModSeq, e.ModSeq)
-	for _, uid := range e.UIDs {
-		m, err := t.message(tb, uid)
-		if err != nil {
-			return err
-		}
-		tb.Count(&m, -1)
+	old, err := t.messages(tb, e.UIDs)
+	if err != nil {
+		return err
+	}
+	for _, m := range old {
+		uid := m.UID
+		tb.Count(m, -1)
 		t.del(rows.KeyMessage(t.row.ID, e.Mailbox, uid))
 		t.put(rows.KeyTombstone(t.row.ID, e.Mailbox, e.ModSeq, uid), rows.Tombstone{GUID: m.GUID, Time: t.now}.Append(nil))
 		tb.removed = append(tb.removed, uid)
@@ -304,7 +274,7 @@ func (t *tx) pruneTombstones(tb *txBox) error {
 
 // finish writes the rows that the effects touched, and returns the digests of
 // the mailboxes.
-func (t *tx) finish() []effect.MailboxDigest {
+func (t *tx) finish() ([]effect.MailboxDigest, error) {
 	var digests []effect.MailboxDigest
 	for id, tb := range t.boxes {
 		if tb.deleted {
@@ -312,6 +282,9 @@ func (t *tx) finish() []effect.MailboxDigest {
 		}
 		slices.SortFunc(tb.changed, func(a, b backend.Message) int { return int(a.UID) - int(b.UID) })
 		slices.Sort(tb.removed)
+		if err := t.foldFlags(tb); err != nil {
+			return nil, err
+		}
 		t.put(rows.KeyMailbox(t.row.ID, id), tb.Box.Append(nil))
 		digests = append(digests, effect.MailboxDigest{Mailbox: id, Digest: effect.OfMailbox(&tb.Mailbox, tb.Sum)})
 	}
@@ -332,5 +305,5 @@ func (t *tx) finish() []effect.MailboxDigest {
 	if t.touched {
 		t.put(rows.KeyUser(t.row.ID, rows.RowUser), t.row.Append(nil))
 	}
-	return digests
+	return digests, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 
 	"switchyard/backend"
@@ -146,11 +147,7 @@ func (u *user) loadView(mailbox backend.GUID) (backend.View, error) {
 		return v, err
 	}
 	b := u.boxes[mailbox]
-	list := make([]backend.Message, 0, b.Messages)
-	err := u.eachMessage(mailbox, func(m *backend.Message) error {
-		list = append(list, *m)
-		return nil
-	})
+	list, err := u.readMessages(&b.Box)
 	if err != nil {
 		return backend.View{}, u.s.broken("read a mailbox", err)
 	}
@@ -163,44 +160,80 @@ func (u *user) loadView(mailbox backend.GUID) (backend.View, error) {
 	return v, nil
 }
 
-// eachMessage reads a mailbox's messages from the database, ascending. Equal
-// sets of flags share memory.
-func (u *user) eachMessage(mailbox backend.GUID, each func(*backend.Message) error) error {
-	flagSets := make(map[string][]string)
+// eachRow reads the rows of a mailbox's messages, ascending. Rows of flags may
+// know newer flags. The message is valid until each returns.
+func (u *user) eachRow(mailbox backend.GUID, each func(*backend.Message) error) error {
+	var reader rows.Messages
+	var m backend.Message
 	return rows.Scan(u.db, rows.KeyUser(u.row.ID, rows.RowMessage, mailbox[:]...), func(key, value []byte) error {
-		m, err := rows.ReadMessage(key, value)
-		if err != nil {
+		var err error
+		if m, err = reader.Read(key, value); err != nil {
 			return err
-		}
-		if len(m.Flags) > 0 {
-			joined := strings.Join(m.Flags, " ")
-			if shared, ok := flagSets[joined]; ok {
-				m.Flags = shared
-			} else {
-				flagSets[joined] = m.Flags
-			}
 		}
 		return each(&m)
 	})
 }
 
-// message returns one message, from memory or from the database.
-func (u *user) message(b *box, uid backend.UID) (m backend.Message, ok bool, err error) {
+// readMessages reads a mailbox's messages from the database, ascending.
+func (u *user) readMessages(b *rows.Box) ([]backend.Message, error) {
+	list := make([]backend.Message, 0, b.Messages)
+	err := u.eachRow(b.ID, func(m *backend.Message) error {
+		list = append(list, *m)
+		return nil
+	})
+	if err != nil || b.Overlaid == 0 {
+		return list, err
+	}
+	return list, rows.Scan(u.db, rows.KeyUser(u.row.ID, rows.RowFlags, b.ID[:]...), func(key, value []byte) error {
+		seq, err := rows.ParseFlags(key)
+		if err != nil {
+			return err
+		}
+		var row rows.Flags
+		if err := row.Read(value); err != nil {
+			return err
+		}
+		overlay(list, seq, &row)
+		return nil
+	})
+}
+
+// overlay gives messages, ascending by UID, the flags of a row.
+func overlay(list []backend.Message, seq backend.ModSeq, row *rows.Flags) {
+	for _, uid := range row.UIDs {
+		if len(list) > 0 && list[0].UID < uid {
+			list = list[sort.Search(len(list), func(i int) bool { return list[i].UID >= uid }):]
+		}
+		if len(list) == 0 {
+			return
+		}
+		if list[0].UID == uid {
+			if list[0].ModSeq < seq {
+				list[0].Flags, list[0].ModSeq = row.Flags, seq
+			}
+			list = list[1:]
+		}
+	}
+}
+
+// guid returns the GUID of a message, from memory or from the database.
+func (u *user) guid(b *box, uid backend.UID) (guid backend.GUID, ok bool, err error) {
 	u.mu.RLock()
 	loaded, messages, id, user := b.loaded, b.messages, b.ID, u.row.ID
 	u.mu.RUnlock()
 	if loaded {
 		if i, ok := messages.Find(uid); ok {
-			return *messages.At(i), true, nil
+			return messages.At(i).GUID, true, nil
 		}
-		return m, false, nil
+		return guid, false, nil
 	}
 	key := rows.KeyMessage(user, id, uid)
 	ok, err = rows.Get(u.db, key, func(value []byte) error {
-		m, err = rows.ReadMessage(key, value)
+		m, err := rows.ReadMessage(key, value)
+		guid = m.GUID
 		return err
 	})
-	return m, ok, err
+	return guid, ok, err
 }
 
 // Vanished implements backend.User.

@@ -54,6 +54,9 @@ type Reader struct {
 // NewReader reads from b, which it keeps.
 func NewReader(b []byte) *Reader { return &Reader{rest: b} }
 
+// Reset makes the reader read from b, which it keeps.
+func (r *Reader) Reset(b []byte) { r.rest, r.err = b, nil }
+
 // Err returns the first error.
 func (r *Reader) Err() error { return r.err }
 

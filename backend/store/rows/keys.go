@@ -22,6 +22,7 @@ import (
 //	U id:16 m mailbox:16             a mailbox
 //	U id:16 s name                   a subscription
 //	U id:16 e mailbox:16 uid:4       a message in a mailbox
+//	U id:16 f mailbox:16 modseq:8 n:4   new flags of many messages, over their rows
 //	U id:16 t mailbox:16 modseq:8 uid:4   an expunged one
 //	U id:16 b guid:16                where a body is, and how many messages have it
 //	U id:16 p guid:16                its structure; can be made again from the body
@@ -39,6 +40,7 @@ const (
 	RowMailbox      = 'm'
 	RowSubscription = 's'
 	RowMessage      = 'e'
+	RowFlags        = 'f'
 	RowTombstone    = 't'
 	RowBody         = 'b'
 	RowStructure    = 'p'
@@ -98,6 +100,12 @@ func KeyTombstone(user, mailbox backend.GUID, seq backend.ModSeq, uid backend.UI
 	return binary.BigEndian.AppendUint32(b, uint32(uid))
 }
 
+// KeyFlags is the key of the nth row of flags of one change.
+func KeyFlags(user, mailbox backend.GUID, seq backend.ModSeq, n uint32) []byte {
+	b := binary.BigEndian.AppendUint64(KeyUser(user, RowFlags, mailbox[:]...), uint64(seq))
+	return binary.BigEndian.AppendUint32(b, n)
+}
+
 func KeyBody(user, guid backend.GUID) []byte      { return KeyUser(user, RowBody, guid[:]...) }
 func KeyStructure(user, guid backend.GUID) []byte { return KeyUser(user, RowStructure, guid[:]...) }
 
@@ -114,6 +122,14 @@ func ParseMessage(key []byte) (mailbox backend.GUID, uid backend.UID, err error)
 	}
 	copy(mailbox[:], key[18:])
 	return mailbox, backend.UID(binary.BigEndian.Uint32(key[34:])), nil
+}
+
+// ParseFlags reads the ModSeq of the key of a row of flags.
+func ParseFlags(key []byte) (backend.ModSeq, error) {
+	if len(key) != 18+16+8+4 || key[0] != SpaceUser || key[17] != RowFlags {
+		return 0, ErrKey
+	}
+	return backend.ModSeq(binary.BigEndian.Uint64(key[34:])), nil
 }
 
 // ParseTombstone reads a tombstone's key.

@@ -53,14 +53,45 @@ func ScanRange(db *pebble.DB, from, to []byte, each func(key, value []byte) erro
 	return it.Error()
 }
 
-// ReadMessage reads a message from its row.
+// ReadMessage reads a message from its row. Rows of flags may know newer ones.
 func ReadMessage(key, value []byte) (backend.Message, error) {
+	var r Messages
+	return r.Read(key, value)
+}
+
+// Messages reads the rows of messages. Equal sets of flags share memory. The
+// zero value is ready.
+type Messages struct {
+	in    pack.Reader
+	flags map[string][]string // by their encoding
+}
+
+// Read reads one row.
+func (r *Messages) Read(key, value []byte) (backend.Message, error) {
 	_, uid, err := ParseMessage(key)
 	if err != nil {
 		return backend.Message{}, err
 	}
-	in := pack.NewReader(value)
-	m := effect.ReadMessage(in)
+	r.in.Reset(value)
+	m := effect.ReadMessageHead(&r.in)
 	m.UID = uid
-	return m, in.End()
+	if n := r.in.Len(); n > 1 {
+		encoded := value[len(value)-n:]
+		shared, ok := r.flags[string(encoded)]
+		if ok {
+			m.Flags = shared
+			return m, nil
+		}
+		m.Flags = r.in.Strings()
+		if err := r.in.End(); err != nil {
+			return m, err
+		}
+		if r.flags == nil {
+			r.flags = make(map[string][]string)
+		}
+		r.flags[string(encoded)] = m.Flags
+		return m, nil
+	}
+	m.Flags = r.in.Strings()
+	return m, r.in.End()
 }

@@ -33,6 +33,7 @@ func (r *Account) Read(b []byte) error {
 type Box struct {
 	backend.Mailbox
 	Sum        effect.Digest  // over the messages
+	Overlaid   uint64         // how many UIDs its rows of flags name
 	Tombstones uint64         // how many there are
 	Floor      backend.ModSeq // expunges up to here may be forgotten
 }
@@ -43,7 +44,7 @@ func (r *Box) Append(b []byte) []byte {
 	for _, v := range []uint64{
 		uint64(r.UIDValidity), uint64(r.UIDNext), uint64(r.HighestModSeq),
 		uint64(r.Messages), uint64(r.Unseen), uint64(r.Deleted), uint64(r.Size),
-		r.Tombstones, uint64(r.Floor),
+		r.Overlaid, r.Tombstones, uint64(r.Floor),
 	} {
 		b = pack.Uint(b, v)
 	}
@@ -56,8 +57,24 @@ func (r *Box) Read(id backend.GUID, b []byte) error {
 	r.Name, r.Use = in.String(), in.String()
 	r.UIDValidity, r.UIDNext, r.HighestModSeq = in.Uint32(), backend.UID(in.Uint32()), backend.ModSeq(in.Uint())
 	r.Messages, r.Unseen, r.Deleted, r.Size = in.Uint32(), in.Uint32(), in.Uint32(), in.Size()
+	r.Overlaid = in.Uint()
 	r.Tombstones, r.Floor = in.Uint(), backend.ModSeq(in.Uint())
 	r.Sum = effect.ReadDigest(in)
+	return in.End()
+}
+
+// Flags says that messages have other flags than their rows say, unless their
+// rows have a higher ModSeq. So that new flags for a whole mailbox are one row.
+type Flags struct {
+	Flags []string
+	UIDs  []backend.UID // ascending
+}
+
+func (r Flags) Append(b []byte) []byte { return effect.AppendFlags(b, r.Flags, r.UIDs) }
+
+func (r *Flags) Read(b []byte) error {
+	in := pack.NewReader(b)
+	r.Flags, r.UIDs = effect.ReadFlags(in)
 	return in.End()
 }
 

@@ -2,6 +2,7 @@ package rows
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"testing"
 
@@ -51,6 +52,7 @@ func FuzzKeys(f *testing.F) {
 	f.Add(KeyTombstone(user, box, 4, 5))
 	f.Add(KeyExpiry(6, user, [32]byte{7}))
 	f.Add(KeyMailbox(user, box))
+	f.Add(KeyFlags(user, box, 9, 10))
 	f.Add(KeyQueue(8))
 	f.Fuzz(func(t *testing.T, key []byte) {
 		same := func(again []byte) {
@@ -64,6 +66,9 @@ func FuzzKeys(f *testing.F) {
 		}
 		if box, seq, uid, err := ParseTombstone(key); err == nil {
 			same(KeyTombstone(user, box, seq, uid))
+		}
+		if seq, err := ParseFlags(key); err == nil {
+			same(KeyFlags(user, backend.GUID(key[18:34]), seq, binary.BigEndian.Uint32(key[42:])))
 		}
 		if unix, user, id, err := ParseExpiry(key); err == nil {
 			same(KeyExpiry(unix, user, id))
@@ -80,9 +85,10 @@ func FuzzKeys(f *testing.F) {
 // FuzzRows reads whatever there is as every kind of row; what is accepted
 // comes back the same.
 func FuzzRows(f *testing.F) {
-	box := Box{Mailbox: backend.Mailbox{Name: "a", UIDValidity: 1, UIDNext: 2, HighestModSeq: 3, Size: 4, Use: "u"}, Sum: effect.Digest{Hi: 1}, Tombstones: 5, Floor: 6}
+	box := Box{Mailbox: backend.Mailbox{Name: "a", UIDValidity: 1, UIDNext: 2, HighestModSeq: 3, Size: 4, Use: "u"}, Sum: effect.Digest{Hi: 1}, Overlaid: 7, Tombstones: 5, Floor: 6}
 	f.Add(box.Append(nil))
 	f.Add(Body{segment.Place{Segment: 1, Offset: 2, Length: 3, Size: 4}, 5}.Append(nil))
+	f.Add(Flags{Flags: []string{"a"}, UIDs: []backend.UID{1, 7}}.Append(nil))
 	f.Add(Tombstone{backend.GUID{1}, 2}.Append(nil))
 	f.Add(Delivery{1, backend.Appended{UID: 2}}.Append(nil))
 	f.Add(Entry{backend.GUID{1}, 2, []byte("x")}.Append(nil))
@@ -102,6 +108,8 @@ func FuzzRows(f *testing.F) {
 		fresh(func(b []byte) error { return box.Read(backend.GUID{}, b) }, func(b []byte) []byte { return box.Append(b) })
 		var body Body
 		fresh(func(b []byte) error { return body.Read(b) }, func(b []byte) []byte { return body.Append(b) })
+		var flags Flags
+		fresh(func(b []byte) error { return flags.Read(b) }, func(b []byte) []byte { return flags.Append(b) })
 		var tomb Tombstone
 		fresh(func(b []byte) error { return tomb.Read(b) }, func(b []byte) []byte { return tomb.Append(b) })
 		var del Delivery

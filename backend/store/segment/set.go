@@ -79,6 +79,8 @@ type Set struct {
 	dec  *zstd.Decoder
 
 	writers []*writer
+	copier  *writer // Copy's
+	copying sync.Mutex
 
 	mu     sync.Mutex
 	next   uint32           // id of the next segment
@@ -144,6 +146,7 @@ func (s *Set) load() error {
 	for ; len(open) > s.opts.Writers; open = open[1:] { // fewer writers than before
 		newWriter(s, open[0]).seal()
 	}
+	s.copier = newWriter(s, nil)
 	for i := range s.opts.Writers {
 		var f *file
 		if i < len(open) {
@@ -273,6 +276,7 @@ func (s *Set) Close() error {
 	for _, w := range s.writers {
 		errs = append(errs, w.close())
 	}
+	errs = append(errs, s.copier.close())
 	s.files.close()
 	return errors.Join(append(errs, s.enc.Close())...)
 }
