@@ -2,6 +2,7 @@ package imap
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -234,5 +235,40 @@ func TestLimits(t *testing.T) {
 	}
 	if err := c.Noop().Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestClientSearches lets another's client sort, thread and search.
+func TestClientSearches(t *testing.T) {
+	f := start(t, Options{})
+	c := dial(t, f, tlsconf.Off, nil)
+	for _, name := range []string{"plain.eml", "alternative.eml", "attachment.eml", "encoded-header.eml", "digest.eml"} {
+		clientAppend(t, c, "INBOX", testMessage(t, name))
+	}
+	clientAppend(t, c, "INBOX", "Date: Mon, 1 Jan 2024 00:00:00 +0000\r\nFrom: zed@example.test\r\nSubject: Re: The engine\r\nMessage-ID: <re@example.test>\r\nReferences: <plain-1@example.test>\r\n\r\nyes\r\n")
+	if _, err := c.Select("INBOX", nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	everything := &imap.SearchCriteria{}
+	for key, want := range map[imapclient.SortKey][]uint32{
+		imapclient.SortKeyDate: {6, 1, 2, 3, 4, 5}, imapclient.SortKeyArrival: {1, 2, 3, 4, 5, 6},
+	} {
+		got, err := c.Sort(&imapclient.SortOptions{SearchCriteria: everything, SortCriteria: []imapclient.SortCriterion{{Key: key}}}).Wait()
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, %v, want %v", key, got, err, want)
+		}
+	}
+	got, err := c.UIDSort(&imapclient.SortOptions{SearchCriteria: everything, SortCriteria: []imapclient.SortCriterion{{Key: imapclient.SortKeySize, Reverse: true}}}).Wait()
+	if err != nil || len(got) != 6 {
+		t.Errorf("size: got %v, %v", got, err)
+	}
+	threads, err := c.UIDThread(&imapclient.ThreadOptions{Algorithm: imap.ThreadReferences, SearchCriteria: everything}).Wait()
+	// The attachment refers to the first message, too.
+	if want := "[{[1] [{[6] []} {[3] []}]} {[2] []} {[4] []} {[5] []}]"; err != nil || fmt.Sprint(threads) != want {
+		t.Errorf("threads: got %v, %v, want %s", threads, err, want)
+	}
+	found, err := c.UIDSearch(&imap.SearchCriteria{Header: []imap.SearchCriteriaHeaderField{{Key: "Subject", Value: "engine"}}}, nil).Wait()
+	if err != nil || !slices.Equal(found.AllUIDs(), []imap.UID{1, 6}) {
+		t.Errorf("search: got %v, %v", found, err)
 	}
 }

@@ -19,6 +19,8 @@ func FuzzSession(f *testing.F) {
 		"a SELECT INBOX\r\nb FETCH 1:* (BODY[] BODYSTRUCTURE ENVELOPE BINARY[1] BODY[HEADER.FIELDS (Subject)]<1.2>)\r\nc SEARCH OR BODY x NOT SENTON 1-Jan-2026\r\n",
 		"a SELECT INBOX\r\nb STORE 1 +FLAGS (\\Deleted)\r\nc COPY 1 INBOX\r\nd UID MOVE 1:* Trash\r\ne EXPUNGE\r\nf IDLE\r\nDONE\r\ng CLOSE\r\n",
 		"a APPEND INBOX (\\Seen) {5+}\r\nA: b\n (x) ~{3+}\r\n\x00\r\n\r\nb LIST (SUBSCRIBED) \"\" (% *) RETURN (STATUS (MESSAGES))\r\nc LSUB \"\" %\r\n",
+		"a ENABLE QRESYNC\r\nb SELECT INBOX (QRESYNC (1 1 1:5 (1 1)))\r\nc UID FETCH 1:* (PREVIEW (LAZY)) (CHANGEDSINCE 1 VANISHED PARTIAL -1:-2)\r\nd SORT (REVERSE DATE) UTF-8 ALL\r\n",
+		"a ENABLE UIDONLY\r\nb SELECT INBOX\r\nc UID THREAD REFERENCES UTF-8 ALL\r\nd UID REPLACE 1 INBOX {3+}\r\na:b\r\ne UID SORT RETURN (PARTIAL 1:2 SAVE) (SUBJECT) UTF-8 TEXT x\r\nf COMPRESS DEFLATE\r\n",
 		"a ENABLE IMAP4rev2 CONDSTORE\r\nb CREATE \"a/\xc3\xbc\"\r\nc RENAME a b\r\nd DELETE b\r\ne STATUS INBOX (SIZE)\r\nf NAMESPACE\r\ng UNSELECT\r\n",
 	} {
 		f.Add(s, false)

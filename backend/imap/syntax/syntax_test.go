@@ -298,12 +298,32 @@ func FuzzCommand(f *testing.F) {
 		"a LOGIN \"x\" {3+}\r\nabc", "a SEARCH RETURN (MIN) CHARSET UTF-8 OR (NOT 1:*) UID $ HEADER x {1+}\r\ny ON 1-Jan-2026",
 		"a FETCH 1:* (BODY.PEEK[1.2.HEADER.FIELDS (a \"b\")]<0.5> BINARY[1]) (CHANGEDSINCE 5)", "a LIST \"\" (% *) RETURN (x)",
 		"a x (\\Seen $a) \"01-Jan-2026 00:00:00 +0000\" ~{2+}\r\n\x00\x01", "a {99999999999999999999+}",
+		"a SORT RETURN (PARTIAL -1:-5) (REVERSE SUBJECT DISPLAYFROM) UTF-8 ALL", "a THREAD REFERENCES {5+}\r\nUTF-8 TEXT x",
+		"a FETCH 1 (PREVIEW (LAZY) UID) (PARTIAL 1:5 VANISHED CHANGEDSINCE 7)", "a SELECT (67890007 90060115194045000 41:211,214:541 (5,7:9 15,17:19))",
 	} {
 		f.Add(s)
 	}
 	parsers := []func(*Lexer){
 		func(l *Lexer) { l.Search() },
 		func(l *Lexer) { l.FetchItems() },
+		func(l *Lexer) { l.Sort() },
+		func(l *Lexer) { l.Thread() },
+		func(l *Lexer) {
+			l.SP()
+			if q, err := l.QResync(); err == nil && (q.UIDValidity == 0 || q.ModSeq == 0 || q.Known != nil && q.Known.Saved) {
+				panic("a QRESYNC parameter without its numbers")
+			}
+		},
+		func(l *Lexer) {
+			l.SP()
+			if p, err := l.Partial(); err == nil {
+				for _, n := range []int{0, 1, 7} {
+					if from, to := p.Of(n); p.First > p.Last || from < 0 || to < from || to > n {
+						panic("a partial range out of its bounds")
+					}
+				}
+			}
+		},
 		func(l *Lexer) { l.Set(); l.SP(); l.FetchItems() },
 		func(l *Lexer) {
 			l.SP()
