@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -186,6 +187,58 @@ func TestDetachGivesTheSocketAndTheRest(t *testing.T) {
 	if _, ok := nc.(*net.TCPConn); !ok {
 		t.Errorf("got a %T", nc)
 	}
+}
+
+// TestRebase: what lies under TLS can be exchanged behind Detach; the bytes are
+// counted as before, and Conn has no more say over the socket.
+func TestRebase(t *testing.T) {
+	c, peer := pair(t)
+	server, client := testTLS(t)
+	tc := tls.Client(peer, client)
+	shaken := make(chan error, 1)
+	go func() { shaken <- tc.Handshake() }()
+	if err := c.ServerTLS(t.Context(), server); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-shaken; err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	c.Bind(ctx)
+	nc, rest, err := c.Detach()
+	if err != nil || rest != nil {
+		t.Fatalf("got %q, %v", rest, err)
+	}
+	seat := nc.(*tls.Conn).NetConn().(interface {
+		Base() net.Conn
+		Rebase(net.Conn)
+	})
+	under := &recorded{Conn: seat.Base()}
+	seat.Rebase(under)
+	cancel()
+	c.Close()
+	before := c.BytesRead()
+	go io.WriteString(tc, "hello")
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(nc, got); err != nil || string(got) != "hello" {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	if under.read.Load() == 0 || c.BytesRead() == before {
+		t.Error("the bytes went another way")
+	}
+}
+
+// recorded counts what is read.
+type recorded struct {
+	net.Conn
+	read atomic.Int64
+}
+
+func (r *recorded) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	r.read.Add(int64(n))
+	return n, err
 }
 
 // testTLS makes a certificate for one test.

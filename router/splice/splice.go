@@ -1,13 +1,12 @@
-// Package splice joins two connections: what either side sends reaches the
-// other, until one of them ends. It reads nothing of what passes.
 package splice
 
 import "time"
 
-// Options for Join. The zero value works.
+// Options for both Joins. The zero value works.
 type Options struct {
 	// FrontRest and BackRest are bytes that were received from either side
-	// before it was joined. They are delivered first.
+	// before it was joined. They are delivered first. They are Join's until the
+	// session ends.
 	FrontRest, BackRest []byte
 
 	// Idle ends the session when nothing moved for so long, in either
@@ -20,7 +19,7 @@ type Options struct {
 	Linger time.Duration
 
 	// Grace is how long the two sides may take to say goodbye once ctx has
-	// ended. Zero means 3 seconds.
+	// ended, or Session.Goodbye was called. Zero means 3 seconds.
 	Grace time.Duration
 }
 
@@ -43,7 +42,7 @@ const (
 	FrontFailed                // the client's connection broke
 	BackFailed                 // the backend's did
 	Idled                      // nothing moved for too long
-	Drained                    // the context ended
+	Drained                    // the context ended; Goodbye or Cut
 )
 
 func (e End) String() string {
