@@ -1,7 +1,8 @@
 # The verbs. `make demo` shows the cluster running; `make test` proves it.
 
 GO      ?= go
-PACKAGES = slapd ldap-utils haproxy swaks libnet-ssleay-perl curl isync fetchmail msmtp python3 dovecot-imapd dovecot-pop3d dovecot-lmtpd
+PACKAGES = slapd ldap-utils haproxy swaks libnet-ssleay-perl curl isync fetchmail msmtp python3 \
+           dovecot-imapd dovecot-pop3d dovecot-lmtpd postgresql
 FUZZTIME ?= 30s
 BIN      = bin
 
