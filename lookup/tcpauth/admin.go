@@ -25,18 +25,12 @@ func (c *Client) Delete(ctx context.Context, name string) error {
 	return c.change(ctx, Request{Verb: Delete, Name: name})
 }
 
-// change sends a command once. An idle connection that the server has closed
-// since is noticed before; see conn.stale.
+// change sends a command once. A connection that the server has closed since is
+// noticed before; see conn.stale and conn.gone.
 func (c *Client) change(ctx context.Context, r Request) error {
-	return c.ask(ctx, question{request: r, read: func(conn *conn) error {
-		reply, err := conn.read()
-		switch {
-		case err != nil:
-			return err
-		case reply.Kind == Err:
+	return c.ask(ctx, question{request: r, most: 1, read: func(replies []Reply) error {
+		if reply := replies[0]; reply.Kind == Err {
 			return answered{netwin.Refuse("server says no to %s: %s", r.Verb, cut(reply.Text, maxReason))}
-		case reply.Kind != OK:
-			return fmt.Errorf("%w: %s to %s", errGarbage, reply.Kind, r.Verb)
 		}
 		return nil
 	}})
@@ -61,22 +55,16 @@ func (c *Client) Search(ctx context.Context, pattern string, from, max int) (Mat
 	}
 	var m Matches
 	r := Request{Verb: Search, Pattern: pattern, From: from, Max: max}
-	err := c.ask(ctx, question{request: r, again: true, read: func(conn *conn) error {
+	// Bounded by what was asked for, and the line that ends it.
+	err := c.ask(ctx, question{request: r, again: true, most: max + 1, read: func(replies []Reply) error {
 		m = Matches{}
-		for {
-			reply, err := conn.read()
-			switch {
-			case err != nil:
-				return err
-			case reply.Kind == Err:
+		for _, reply := range replies {
+			switch reply.Kind {
+			case Err:
 				return answered{netwin.Refuse("server says no to search: %s", cut(reply.Text, maxReason))}
-			case reply.Kind == OK:
+			case OK:
 				m.Found, m.Total = parseSearch(reply.Text)
 				return nil
-			}
-			// Bounded by what was asked for.
-			if len(m.Names) == max {
-				return fmt.Errorf("%w: more names than asked for", errGarbage)
 			}
 			name, _, _ := strings.Cut(reply.Text, " ")
 			if _, err := lookup.CleanName(name, ""); err != nil {
@@ -84,6 +72,7 @@ func (c *Client) Search(ctx context.Context, pattern string, from, max int) (Mat
 			}
 			m.Names = append(m.Names, name)
 		}
+		return nil
 	}})
 	if err != nil {
 		return Matches{}, err
@@ -96,15 +85,10 @@ func (c *Client) Search(ctx context.Context, pattern string, from, max int) (Mat
 // ErrUnavailable.
 func (c *Client) Version(ctx context.Context) (string, error) {
 	var version string
-	err := c.ask(ctx, question{request: Request{Verb: Version}, again: true, read: func(conn *conn) error {
-		reply, err := conn.read()
-		switch {
-		case err != nil:
-			return err
-		case reply.Kind == Err:
+	err := c.ask(ctx, question{request: Request{Verb: Version}, again: true, most: 1, read: func(replies []Reply) error {
+		reply := replies[0]
+		if reply.Kind == Err {
 			return answered{netwin.Refuse("server says no to version: %s", cut(reply.Text, maxReason))}
-		case reply.Kind != OK:
-			return fmt.Errorf("%w: %s to version", errGarbage, reply.Kind)
 		}
 		version = reply.Text
 		return nil

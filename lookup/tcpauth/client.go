@@ -25,11 +25,14 @@ type ClientOptions struct {
 	// filled in from its address when it is empty. Nil means clear text.
 	TLS *tls.Config
 
-	// Connections bounds the connections to all servers together, each with
-	// one question under way, since answers carry no ids. Zero means 8.
+	// Connections bounds the connections to old servers, all together, each
+	// with one question under way, since their answers carry no tags. Servers
+	// of our own get two connections, for any number of questions. Zero means
+	// 8.
 	Connections int
 
-	// MaxWaiting bounds the questions that wait for a connection; more are
+	// MaxWaiting bounds the questions that wait for a connection to an old
+	// server, and those under way on a connection to a new one; more are
 	// answered with ErrUnavailable at once. Zero means 4,096.
 	MaxWaiting int
 
@@ -87,7 +90,7 @@ func (o ClientOptions) withDefaults() ClientOptions {
 type Client struct {
 	opts    ClientOptions
 	servers []*upstream
-	slots   chan struct{} // one for each connection that may be in use
+	slots   chan struct{} // one for each connection without tags that may be in use
 	waiting atomic.Int64
 	closed  atomic.Bool
 }
@@ -172,16 +175,12 @@ const maxPassword = 4096
 // account asks a question whose -ERR means no.
 func (c *Client) account(ctx context.Context, r Request, no error) (lookup.Account, error) {
 	var account lookup.Account
-	err := c.ask(ctx, question{request: r, again: true, read: func(conn *conn) error {
-		reply, err := conn.read()
-		switch {
-		case err != nil:
-			return err
-		case reply.Kind == Err:
+	err := c.ask(ctx, question{request: r, again: true, most: 1, read: func(replies []Reply) error {
+		reply := replies[0]
+		if reply.Kind == Err {
 			return answered{no}
-		case reply.Kind != OK:
-			return fmt.Errorf("%w: %s to %s", errGarbage, reply.Kind, r.Verb)
 		}
+		var err error
 		account, err = parseAccount(reply.Text, r.Name)
 		return err
 	}})
@@ -192,11 +191,12 @@ func (c *Client) account(ctx context.Context, r Request, no error) (lookup.Accou
 type question struct {
 	request Request
 	again   bool // may be sent a second time
+	most    int  // lines that the answer may have
 
-	// read reads the answer. Its error is answered when it is a valid one,
-	// dead when the server cannot answer now; after any other the connection
-	// is closed.
-	read func(*conn) error
+	// read reads the answer, whose last line is OK or Err and the others
+	// Data. Its error is answered when it is a valid one; after any other the
+	// connection is closed.
+	read func(replies []Reply) error
 }
 
 // answered is a valid answer that is an error to the caller.
@@ -211,13 +211,14 @@ func (d dead) Error() string { return fmt.Sprintf("server says %s %q", Dead, d.r
 // RefusedError for what cannot be carried, ErrUnavailable.
 func (c *Client) ask(ctx context.Context, q question) error {
 	step := "ask tcpauth: " + string(q.request.Verb)
+	if c.closed.Load() {
+		return lookup.Unavailable(step, errClosed)
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
-	if err := c.acquire(ctx); err != nil {
+	if err := ctx.Err(); err != nil {
 		return lookup.Unavailable(step, err)
 	}
-	defer func() { <-c.slots }()
-
 	sends := 1
 	if q.again {
 		sends = 2
@@ -240,21 +241,85 @@ func (c *Client) ask(ctx context.Context, q question) error {
 			return err
 		}
 		last = fmt.Errorf("%s: %w", u.address, err)
-		if ctx.Err() != nil || sends == 0 {
+		if ctx.Err() != nil || sends == 0 || errors.Is(err, errWaiting) {
 			break
 		}
 	}
 	return lookup.Unavailable(step, last)
 }
 
-// acquire waits for a connection's turn.
+// attempt is how long the i-th server may take. A caller in a hurry still
+// leaves half of its time to the next one.
+func (c *Client) attempt(ctx context.Context, i int) time.Duration {
+	limit := c.opts.Attempt
+	if deadline, ok := ctx.Deadline(); ok && i < len(c.servers)-1 {
+		limit = min(limit, time.Until(deadline)/2)
+	}
+	return limit
+}
+
+// askServer puts a question to one server: on a lane if the server knows tags,
+// else on a connection of its own.
+func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit time.Duration, sends *int) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	which := otherLane
+	if q.request.Verb == Lookup {
+		which = lookupLane
+	}
+	for {
+		l, err := u.lane(ctx, which)
+		if err != nil {
+			return err
+		}
+		if l == nil {
+			return c.askAlone(ctx, u, q, sends)
+		}
+		line, err := q.request.Line(l.conn.ext.encoded)
+		if err != nil {
+			return err
+		}
+		if !q.again && l.conn.gone() {
+			// A change that is sent to a server that was restarted would be
+			// of unknown fate.
+			l.fail(errGone)
+			continue
+		}
+		replies, sent, err := l.ask(ctx, line, q.most)
+		if sent {
+			*sends--
+		}
+		var ended *errLane
+		switch {
+		case errors.As(err, &ended) && ctx.Err() == nil && (!sent || ended.again && *sends > 0):
+			// The server was restarted, most likely.
+			continue
+		case err != nil:
+			return err
+		}
+		u.succeeded()
+		if err := read(q, replies); err != nil {
+			if errors.Is(err, errGarbage) {
+				l.fail(err)
+			}
+			return err
+		}
+		return nil
+	}
+}
+
+var errGone = errors.New("the server has closed the connection")
+
+// read reads an answer.
+func read(q question, replies []Reply) error {
+	if final := replies[len(replies)-1]; final.Kind == Dead {
+		return dead{cut(final.Text, maxReason)}
+	}
+	return q.read(replies)
+}
+
+// acquire waits for a connection's turn, to a server without tags.
 func (c *Client) acquire(ctx context.Context) error {
-	if c.closed.Load() {
-		return errClosed
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	select {
 	case c.slots <- struct{}{}:
 		return nil
@@ -273,21 +338,13 @@ func (c *Client) acquire(ctx context.Context) error {
 	}
 }
 
-// attempt is how long the i-th server may take. A caller in a hurry still
-// leaves half of its time to the next one.
-func (c *Client) attempt(ctx context.Context, i int) time.Duration {
-	limit := c.opts.Attempt
-	if deadline, ok := ctx.Deadline(); ok && i < len(c.servers)-1 {
-		limit = min(limit, time.Until(deadline)/2)
+// askAlone puts a question to a server without tags: on a connection that is
+// there, and when that turns out to be dead, on a fresh one.
+func (c *Client) askAlone(ctx context.Context, u *upstream, q question, sends *int) error {
+	if err := c.acquire(ctx); err != nil {
+		return err
 	}
-	return limit
-}
-
-// askServer puts a question to one server: on a connection that is there, and
-// when that turns out to be dead, on a fresh one.
-func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit time.Duration, sends *int) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	defer func() { <-c.slots }()
 	start := time.Now()
 	for {
 		conn, err := u.get(ctx)
@@ -300,7 +357,10 @@ func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit t
 			return err
 		}
 		*sends--
-		err = conn.exchange(ctx, line, q.read)
+		replies, err := conn.exchange(ctx, line, q.most)
+		if err == nil {
+			err = read(q, replies)
+		}
 		var final answered
 		var says dead
 		if err == nil || errors.As(err, &final) || errors.As(err, &says) {

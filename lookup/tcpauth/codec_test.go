@@ -44,6 +44,9 @@ func TestRequestBothWays(t *testing.T) {
 		"quit":                                    {Verb: Quit},
 		"exit":                                    {Verb: Exit},
 		"auth open sesame":                        {Verb: Auth, Secret: "open sesame"},
+		"feed":                                    {Verb: Feed},
+		"replicate":                               {Verb: Replicate},
+		"replicate 12-0123456789abcdef":           {Verb: Replicate, Mark: "12-0123456789abcdef"},
 	} {
 		if got, err := r.Line(true); err != nil || got != line {
 			t.Errorf("write %s: got %q, %v, want %q", r, got, err, line)
@@ -250,7 +253,7 @@ func TestSearchAndVersionReplies(t *testing.T) {
 			t.Errorf("%q: got %d of %d, want unknown", text, found, total)
 		}
 	}
-	if ext := parseVersion(versionReply("1.0 beta").Text); !ext.encoded || ext.version != "switchyard unknown 1 encoded" {
+	if ext := parseVersion(versionReply("1.0 beta", []string{extEncoded, extFeed}, []string{"behind=3", "two words"}).Text); !ext.encoded || !ext.feed || ext.tagged || ext.version != "switchyard unknown 1 encoded feed behind=3" {
 		t.Errorf("got %+v", ext)
 	}
 	for _, text := range []string{"", "NWAuth 4.0g encoded", "switchyard", "switchyard 1", "switchyard 1.0 1 xencoded"} {
@@ -286,7 +289,7 @@ func TestReadLine(t *testing.T) {
 func FuzzRequest(f *testing.F) {
 	for _, line := range []string{
 		"lookup bob@test.com", "check bob@test.com bob 192.0.2.1", `set bob@test.com (NULL) quota="200" fwd=x`, "xset a@b %20 a=b",
-		"search bo* -from 1 -max 2", "xcheck a@b %41", "auth x", "del a", "HELP",
+		"search bo* -from 1 -max 2", "xcheck a@b %41", "auth x", "del a", "HELP", "feed", "replicate 1-0123456789abcdef",
 	} {
 		f.Add(line)
 	}

@@ -39,39 +39,21 @@ func (c *conn) begin(ctx context.Context, config *tls.Config, secret string) err
 		if err != nil {
 			return err
 		}
-		if err := c.exchange(ctx, line, (*conn).readSecretAnswer); err != nil {
+		replies, err := c.exchange(ctx, line, 1)
+		if err == nil && replies[0].Kind != OK {
+			err = fmt.Errorf("server says %s %q", replies[0].Kind, cut(replies[0].Text, maxReason))
+		}
+		if err != nil {
 			return fmt.Errorf("show the secret: %w", err)
 		}
 	}
-	err := c.exchange(ctx, string(Version), (*conn).readVersion)
+	replies, err := c.exchange(ctx, string(Version), 1)
 	if err != nil {
 		return fmt.Errorf("ask for the version: %w", err)
 	}
-	return nil
-}
-
-func (c *conn) readSecretAnswer() error {
-	reply, err := c.read()
-	if err != nil {
-		return err
-	}
-	if reply.Kind != OK {
-		return fmt.Errorf("server says %s %q", reply.Kind, cut(reply.Text, maxReason))
-	}
-	return nil
-}
-
-// readVersion learns the server's extensions. A server that does not know the
-// command has none.
-func (c *conn) readVersion() error {
-	reply, err := c.read()
-	switch {
-	case err != nil:
-		return err
-	case reply.Kind == OK:
-		c.ext = parseVersion(reply.Text)
-	case reply.Kind != Err:
-		return fmt.Errorf("%w: %s to version", errGarbage, reply.Kind)
+	// A server that does not know the command has no extensions.
+	if replies[0].Kind == OK {
+		c.ext = parseVersion(replies[0].Text)
 	}
 	return nil
 }
@@ -86,32 +68,34 @@ func (c *conn) limit(ctx context.Context) {
 	c.wire.SetDeadline(deadline)
 }
 
-// exchange sends a line and lets read read the answer, which must be all that
-// the server sends. When it returns any error but answered and dead, the
+// exchange sends a line and reads the answer, of at most most lines, which must
+// be all that the server sends. When it returns any error but dead, the
 // connection must be closed: an answer that comes later would be taken for the
 // next question's.
-func (c *conn) exchange(ctx context.Context, line string, read func(*conn) error) error {
+func (c *conn) exchange(ctx context.Context, line string, most int) ([]Reply, error) {
 	c.limit(ctx)
 	release := c.wire.Bind(ctx)
 	err := c.send(line)
-	if err == nil {
-		err = read(c)
+	var replies []Reply
+	for more := true; more && err == nil; {
+		var reply Reply
+		if reply, err = c.read(); err == nil {
+			replies = append(replies, reply)
+			more = reply.Kind == Data
+			if more && len(replies) == most {
+				err = fmt.Errorf("%w: more lines than asked for", errGarbage)
+			}
+		}
 	}
 	if !release() {
 		// The interruption may still be on its way to the connection.
-		return fmt.Errorf("interrupted: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("interrupted: %w", context.Cause(ctx))
 	}
-	if n := c.wire.Buffered(); n > 0 && !isIO(err) {
-		return fmt.Errorf("%w: %d bytes behind the answer", errGarbage, n)
-	}
-	return err
-}
-
-// isIO reports whether an error came from the connection, not from the answer.
-func isIO(err error) bool {
-	var final answered
 	var says dead
-	return err != nil && !errors.As(err, &final) && !errors.As(err, &says)
+	if n := c.wire.Buffered(); n > 0 && (err == nil || errors.As(err, &says)) {
+		return nil, fmt.Errorf("%w: %d bytes behind the answer", errGarbage, n)
+	}
+	return replies, err
 }
 
 func (c *conn) send(line string) error {
@@ -139,25 +123,40 @@ func (c *conn) read() (Reply, error) {
 	return reply, nil
 }
 
+// gone reports whether the server has closed the connection.
+func (c *conn) gone() bool {
+	n, err := c.peek()
+	return n == 0 && err != syscall.EAGAIN
+}
+
 // stale reports whether an idle connection is of no use: too old, closed by
 // the server, or with bytes on it that nobody asked for.
 func (c *conn) stale(idle time.Duration) bool {
 	if time.Since(c.since) > idle || c.wire.Buffered() > 0 {
 		return true
 	}
+	_, err := c.peek()
+	return err != syscall.EAGAIN
+}
+
+// peek looks at what the system has received, without waiting and without
+// taking it. The error is EAGAIN when that is nothing.
+func (c *conn) peek() (n int, err error) {
 	sc, ok := c.nc.(syscall.Conn)
 	if !ok {
-		return false
+		return 0, syscall.EAGAIN // nobody can tell
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
-		return true
+		return 0, err
 	}
-	quiet := false
+	var failed error
 	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
-		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		quiet = err == syscall.EAGAIN
+		n, _, failed = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	})
-	return err != nil || !quiet
+	if err != nil {
+		return 0, err
+	}
+	return n, failed
 }

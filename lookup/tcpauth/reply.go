@@ -148,11 +148,22 @@ func parseSearch(text string) (found, total int) {
 const (
 	product         = "switchyard"
 	extEncoded      = "encoded" // xcheck and xset
+	extTagged       = "tagged"  // many requests on one connection
+	extFeed         = "feed"    // a stream of changes
 	protocolVersion = 1
 )
 
-func versionReply(version string) Reply {
-	return Reply{Kind: OK, Text: strings.Join([]string{product, cleanVersion(version), strconv.Itoa(protocolVersion), extEncoded}, " ")}
+// versionReply has the extensions, and behind them words in the form
+// name=value that say how the server is, for people.
+func versionReply(version string, extensions, state []string) Reply {
+	words := []string{product, cleanVersion(version), strconv.Itoa(protocolVersion)}
+	words = append(words, extensions...)
+	for _, w := range state {
+		if carriable("", w, true) == nil {
+			words = append(words, w)
+		}
+	}
+	return Reply{Kind: OK, Text: strings.Join(words, " ")}
 }
 
 // cleanVersion makes a version one word.
@@ -167,6 +178,8 @@ func cleanVersion(v string) string {
 type extensions struct {
 	version string // its whole answer to version
 	encoded bool
+	tagged  bool
+	feed    bool
 }
 
 func parseVersion(text string) extensions {
@@ -176,7 +189,14 @@ func parseVersion(text string) extensions {
 		return ext
 	}
 	for _, w := range word[3:] {
-		ext.encoded = ext.encoded || w == extEncoded
+		switch w {
+		case extEncoded:
+			ext.encoded = true
+		case extTagged:
+			ext.tagged = true
+		case extFeed:
+			ext.feed = true
+		}
 	}
 	return ext
 }

@@ -34,6 +34,10 @@ const (
 	Auth    Verb = "auth"
 	XCheck  Verb = "xcheck"
 	XSet    Verb = "xset"
+
+	// Feed and Replicate turn the connection into a stream. They are ours.
+	Feed      Verb = "feed"
+	Replicate Verb = "replicate"
 )
 
 // Request is one command. Which fields count depends on the verb. It is never
@@ -48,6 +52,7 @@ type Request struct {
 	From     int               // search: matches to leave out
 	Max      int               // search: zero means all
 	Secret   string            // auth
+	Mark     string            // replicate: what is there already; may be empty
 }
 
 // String shows the verb and the name, and no secret.
@@ -64,7 +69,13 @@ func (r Request) Line(encoded bool) (string, error) {
 	b = append(b, r.Verb...)
 	var err error
 	switch r.Verb {
-	case Version, Help, Quit, Exit:
+	case Version, Help, Quit, Exit, Feed:
+	case Replicate:
+		if r.Mark != "" {
+			if _, err = netwin.ParseMark(r.Mark); err == nil {
+				b = append(append(b, ' '), r.Mark...)
+			}
+		}
 	case Lookup, Delete:
 		b, err = appendName(b, r.Name)
 	case Check:
@@ -202,7 +213,11 @@ func ParseRequest(line string) (Request, error) {
 	r := Request{Verb: Verb(strings.ToLower(word))}
 	var err error
 	switch r.Verb {
-	case Version, Help, Quit, Exit:
+	case Replicate:
+		if r.Mark = strings.Trim(rest, " "); r.Mark != "" {
+			_, err = netwin.ParseMark(r.Mark)
+		}
+	case Version, Help, Quit, Exit, Feed:
 		if strings.Trim(rest, " ") != "" {
 			err = netwin.Refuse("%s takes no argument", r.Verb)
 		}

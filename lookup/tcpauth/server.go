@@ -6,9 +6,10 @@ import (
 	"crypto/subtle"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
-	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,6 +17,7 @@ import (
 	"switchyard/internal/server"
 	"switchyard/internal/wire"
 	"switchyard/lookup"
+	"switchyard/lookup/internal/netwin"
 )
 
 // Database is what a server serves. Beside those of lookup.Directory, the
@@ -35,6 +37,30 @@ type Database interface {
 	// Search finds names: at most max of them (zero: all) beginning with the
 	// from-th, and how many match and how many users there are altogether.
 	Search(ctx context.Context, pattern string, from, max int) (names []string, found, total int, err error)
+}
+
+// Immediate is a Database whose lookups never wait: they are answered without
+// a goroutine, and without taking the record apart.
+type Immediate interface {
+	// AppendAnswer appends the labels of an account as the protocol writes
+	// them: label="value" with a space between two, in the order of the
+	// labels, nothing that the protocol cannot carry. Errors as Lookup's.
+	AppendAnswer(dst []byte, name string) ([]byte, error)
+}
+
+// Feeder is a Database that tells of changes. One that is a lookup.Watcher and
+// no Feeder is taken to be live from the moment at which Watch is called.
+type Feeder interface {
+	// Feed is lookup.Watcher's Watch, and calls live once no later change can
+	// be missed.
+	Feed(ctx context.Context, live func(), changed func(lookup.Change)) error
+}
+
+// Source is a Database that replicas can copy and follow.
+type Source interface {
+	// Stream sends everything, or what is new since from, and then changes as
+	// they happen, until ctx ends or the follower returns an error.
+	Stream(ctx context.Context, from *netwin.Mark, to netwin.Follower) error
 }
 
 // ServerOptions for NewServer. The zero value works: it serves this machine.
@@ -71,8 +97,14 @@ type ServerOptions struct {
 	// long.
 	Request time.Duration
 
-	// Version is told to clients that ask.
+	// Replicas are networks that may copy the whole database, password hashes
+	// and all. Empty means none.
+	Replicas []netip.Prefix
+
+	// Version is told to clients that ask; State returns further words for
+	// them, name=value each. Nil means none.
 	Version string
+	State   func() []string
 
 	Logger *zap.Logger // nil: none
 }
@@ -82,6 +114,12 @@ type Server struct {
 	db     Database
 	opts   ServerOptions
 	secret [sha256.Size]byte
+
+	immediate Immediate // nil: db is none
+	feeder    Feeder
+	source    Source
+
+	inFlight atomic.Int64 // tagged requests that wait for db
 }
 
 // maxSecret is the longest secret: with its command it fits an early line.
@@ -110,7 +148,24 @@ func NewServer(db Database, opts ServerOptions) (*Server, error) {
 	if opts.Logger == nil {
 		opts.Logger = zap.NewNop()
 	}
-	return &Server{db: db, opts: opts, secret: sha256.Sum256([]byte(opts.Secret))}, nil
+	s := &Server{db: db, opts: opts, secret: sha256.Sum256([]byte(opts.Secret))}
+	s.immediate, _ = db.(Immediate)
+	s.source, _ = db.(Source)
+	if w, ok := db.(lookup.Watcher); ok {
+		s.feeder = watched{w}
+	}
+	if f, ok := db.(Feeder); ok {
+		s.feeder = f
+	}
+	return s, nil
+}
+
+// watched makes a Feeder of a lookup.Watcher.
+type watched struct{ lookup.Watcher }
+
+func (w watched) Feed(ctx context.Context, live func(), changed func(lookup.Change)) error {
+	live()
+	return w.Watch(ctx, changed)
 }
 
 func checkSecret(secret string) error {
@@ -130,11 +185,27 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return server.Run(ctx, ln, server.Options{MaxSessions: s.opts.MaxConnections, Logger: s.opts.Logger}, s.handle)
 }
 
-// handle is one connection's life, and one line in the log.
-func (s *Server) handle(ctx context.Context, nc net.Conn) {
+// ServeModule answers one client on a pair of streams until it quits, closes in
+// or ctx ends: as NetWin's authent modules do on their standard input and
+// output. Neither secret nor TLS nor network is asked for. It closes neither
+// stream; when ctx ends, a read of in that is under way is left behind.
+func (s *Server) ServeModule(ctx context.Context, in io.Reader, out io.Writer) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(server.ErrShutdown)
+	s.serve(ctx, newPair(in, out), true)
+}
+
+// handle is one connection's life.
+func (s *Server) handle(ctx context.Context, nc net.Conn) { s.serve(ctx, nc, false) }
+
+// serve is one connection's life, and one line in the log.
+func (s *Server) serve(ctx context.Context, nc net.Conn, trusted bool) {
 	conn := wire.NewConn(nc)
 	defer conn.Close()
-	sess := &session{server: s, conn: conn, needSecret: s.opts.Secret != "", client: conn.RemoteAddr()}
+	sess := &session{
+		server: s, conn: conn, out: newOutlet(conn, s.opts.Early), client: conn.RemoteAddr(),
+		trusted: trusted, needSecret: s.opts.Secret != "" && !trusted,
+	}
 	start := time.Now()
 	reason := "panic"
 	defer func() {
@@ -165,17 +236,4 @@ func (s *Server) allowed(client netip.Addr) bool {
 func (s *Server) isSecret(shown string) bool {
 	sum := sha256.Sum256([]byte(shown))
 	return subtle.ConstantTimeCompare(sum[:], s.secret[:]) == 1
-}
-
-// helpLines is the answer to help.
-func helpLines() []string {
-	return strings.Split(`check user password [address]
-lookup user
-set user password|(NULL) [label="value"] ...
-del user
-search pattern [-from n] [-max m]
-version
-help
-quit
-exit`, "\n")
 }

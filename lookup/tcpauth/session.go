@@ -6,6 +6,10 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,7 +17,6 @@ import (
 	"switchyard/internal/server"
 	"switchyard/internal/wire"
 	"switchyard/lookup"
-	"switchyard/lookup/internal/netwin"
 )
 
 // maxBadSecrets ends a connection that keeps guessing.
@@ -23,29 +26,36 @@ const maxBadSecrets = 3
 type session struct {
 	server     *Server
 	conn       *wire.Conn
+	out        *outlet
 	client     netip.AddrPort
+	trusted    bool // on this machine's own standard input
 	needSecret bool // nothing is answered until the secret is shown
 	badSecrets int
 	requests   int
-	end        string // the line end that the client uses
+
+	scratch answer // of the command that is answered at once
+
+	// Tagged requests that wait for the database; see maxInFlight.
+	slots    chan struct{}
+	wg       sync.WaitGroup
+	panicked atomic.Bool
 }
 
-// run answers commands until the connection ends, and returns why it did.
+// run answers commands until the connection ends, and returns why it did. When
+// it returns, nothing of the session runs any more.
 func (s *session) run(ctx context.Context) string {
 	opts := &s.server.opts
-	s.end = "\n"
-	if !s.server.allowed(s.client.Addr()) {
+	if !s.trusted && !s.server.allowed(s.client.Addr()) {
 		// The old protocol's way to say that this is no answer about users.
-		s.conn.SetIdle(opts.Early)
 		if opts.TLS == nil {
-			s.reply(Reply{Dead, "not allowed from this address"})
-			s.conn.Flush()
+			s.say(Reply{Dead, "not allowed from this address"})
+			s.out.flush()
 		}
 		return "address not allowed"
 	}
 	s.conn.SetIdle(opts.Early)
 	s.conn.SetDeadline(time.Now().Add(opts.Early))
-	if opts.TLS != nil {
+	if opts.TLS != nil && !s.trusted {
 		if err := s.conn.ServerTLS(ctx, opts.TLS); err != nil {
 			return "TLS handshake: " + err.Error()
 		}
@@ -53,29 +63,39 @@ func (s *session) run(ctx context.Context) string {
 	if !s.needSecret {
 		s.conn.SetDeadline(time.Time{})
 	}
+	reason := s.loop(ctx)
+	s.wg.Wait()
+	if s.panicked.Load() {
+		return "panic"
+	}
+	if ctx.Err() != nil {
+		// The answers that were under way are still given.
+		s.conn.Resume()
+	}
+	s.out.drain()
+	return reason
+}
+
+func (s *session) loop(ctx context.Context) string {
 	for {
 		line, end, err := s.readCommand()
 		if err != nil {
 			return s.farewell(err)
 		}
-		s.end = end
 		s.requests++
-		again := s.answer(ctx, string(line))
+		s.scratch = answer{s: s, end: end, buf: s.scratch.buf[:0]}
+		again := s.answer(ctx, line)
+		s.scratch.send()
 		if ctx.Err() != nil {
-			// The answer that was under way is still given.
-			s.conn.Resume()
-			again = false
+			return server.ErrShutdown.Error()
 		}
-		if !again || !s.lineWaits() {
-			if err := s.conn.Flush(); err != nil {
+		if !again {
+			return "quit"
+		}
+		if !s.lineWaits() || s.out.full() {
+			if err := s.out.flush(); err != nil {
 				return reasonOf(err)
 			}
-		}
-		switch {
-		case ctx.Err() != nil:
-			return server.ErrShutdown.Error()
-		case !again:
-			return "quit"
 		}
 	}
 }
@@ -88,9 +108,7 @@ func (s *session) readCommand() ([]byte, string, error) {
 		limit = maxEarlyLine
 	}
 	s.conn.SetIdle(s.server.opts.Idle)
-	line, end, err := readLine(s.conn.Reader(), limit)
-	s.conn.SetIdle(s.server.opts.Early) // for writing
-	return line, end, err
+	return readLine(s.conn.Reader(), limit)
 }
 
 // lineWaits reports whether the next command is here already, so that its
@@ -107,10 +125,17 @@ func (s *session) lineWaits() bool {
 // farewell tells the client why reading failed, where that helps.
 func (s *session) farewell(err error) string {
 	if errors.Is(err, errLineTooLong) {
-		s.reply(Reply{Err, "line too long"})
-		s.conn.Flush()
+		s.say(Reply{Err, "line too long"})
+		s.out.flush()
 	}
 	return reasonOf(err)
+}
+
+// say writes a line that answers no command.
+func (s *session) say(r Reply) {
+	a := answer{s: s, end: "\n"}
+	a.reply(r)
+	a.send()
 }
 
 func reasonOf(err error) string {
@@ -126,150 +151,163 @@ func reasonOf(err error) string {
 }
 
 // answer answers one command; it returns whether the connection goes on.
-func (s *session) answer(ctx context.Context, line string) bool {
-	r, err := ParseRequest(line)
+func (s *session) answer(ctx context.Context, line []byte) bool {
+	a := &s.scratch
+	if isTagged(line) {
+		tag, command, ok := cutTag(line)
+		if !ok {
+			a.reply(Reply{Err, "a tag is 1 to 16 digits and lower-case letters, and a command follows"})
+			return true
+		}
+		a.tag, a.sum = tag, sumOf(command)
+		line = command
+	}
+	if name, ok := s.quickName(line); ok {
+		a.quick(name)
+		return true
+	}
+	r, err := ParseRequest(string(line))
 	switch {
-	case r.Verb == Quit || r.Verb == Exit:
-		s.reply(Reply{OK, ""})
+	case (r.Verb == Quit || r.Verb == Exit) && a.tag == nil:
+		a.reply(Reply{OK, ""})
 		return false
-	case r.Verb == Auth && err == nil:
+	case r.Verb == Auth && err == nil && a.tag == nil:
 		return s.auth(r.Secret)
 	case s.needSecret:
 		// Not -ERR: a client that knows no secrets would read that as "no
 		// such user" and bounce mail.
-		s.reply(Reply{Dead, "the secret must be shown first"})
+		a.reply(Reply{Dead, "the secret must be shown first"})
 		return true
 	case err != nil:
-		s.refuse(err)
+		a.refuse(err)
 		return true
+	case a.tag != nil:
+		return s.background(ctx, a, r)
+	case r.Verb == Feed:
+		return s.feed(ctx)
+	case r.Verb == Replicate:
+		return s.replicate(ctx, r)
 	}
-	// The daemon's end does not end a change that is under way.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limit(r.Verb))
-	defer cancel()
-	switch r.Verb {
-	case Lookup:
-		account, err := s.server.db.Lookup(ctx, r.Name)
-		s.account(account, err)
-	case Check:
-		s.check(ctx, r)
-	case Set:
-		s.change(r, func() (string, error) {
-			_, err := s.server.db.Set(ctx, r.Name, r.Password, r.Labels)
-			return r.Name + " added to database", err
-		})
-	case Delete:
-		s.change(r, func() (string, error) {
-			return r.Name + " deleted from database", s.server.db.Delete(ctx, r.Name)
-		})
-	case Search:
-		s.search(ctx, r)
-	case Version:
-		s.reply(versionReply(s.server.opts.Version))
-	case Help:
-		for _, text := range helpLines() {
-			s.reply(Reply{Data, text})
-		}
-		s.reply(Reply{OK, ""})
-	}
+	a.run(ctx, r)
 	return true
 }
 
-func (s *session) limit(v Verb) time.Duration {
-	if v == Search {
-		return 10 * s.server.opts.Request
+// quickName returns the name of a lookup that can be answered at once: the
+// command as programs write it, with a name in ASCII.
+func (s *session) quickName(line []byte) (string, bool) {
+	const verb = "lookup "
+	if s.server.immediate == nil || s.needSecret || len(line) <= len(verb) || len(line) > 256 || string(line[:len(verb)]) != verb {
+		return "", false
 	}
-	return s.server.opts.Request
+	for _, c := range line[len(verb):] {
+		if c <= ' ' || c >= 0x7f {
+			return "", false
+		}
+	}
+	name := string(line[len(verb):])
+	clean, err := lookup.CleanName(name, "")
+	return clean, err == nil
+}
+
+// The bounds of tagged requests.
+const (
+	// maxInFlight bounds those of one connection that wait for the database;
+	// further commands are not read meanwhile.
+	maxInFlight = 1024
+
+	// maxAllInFlight bounds those of all connections; more are answered with
+	// -DEAD.
+	maxAllInFlight = 16 << 10
+)
+
+// background answers a tagged request when the database has its answer. Other
+// commands are answered meanwhile. It returns whether the connection goes on.
+func (s *session) background(ctx context.Context, a *answer, r Request) bool {
+	if s.slots == nil {
+		s.slots = make(chan struct{}, maxInFlight)
+	}
+	if s.server.inFlight.Add(1) > maxAllInFlight {
+		s.server.inFlight.Add(-1)
+		a.reply(Reply{Dead, "too many requests"})
+		return true
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		if s.out.flush() != nil {
+			s.server.inFlight.Add(-1)
+			return false
+		}
+		s.slots <- struct{}{} // the database has time limits
+	}
+	own := &answer{s: s, end: a.end, tag: bytes.Clone(a.tag), sum: a.sum}
+	s.wg.Go(func() {
+		defer func() {
+			<-s.slots
+			s.server.inFlight.Add(-1)
+		}()
+		defer s.contain()
+		own.run(ctx, r)
+		own.send()
+		if ctx.Err() == nil { // else the session's end does it
+			s.out.flush()
+		}
+	})
+	return true
+}
+
+// contain ends the connection after a panic, which is no answer to anybody.
+func (s *session) contain() {
+	if p := recover(); p != nil {
+		s.server.opts.Logger.Error("panic in a request", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		s.panicked.Store(true)
+		s.conn.Close()
+	}
+}
+
+func (s *Server) limit(v Verb) time.Duration {
+	if v == Search {
+		return 10 * s.opts.Request
+	}
+	return s.opts.Request
 }
 
 func (s *session) auth(secret string) bool {
-	if s.server.opts.Secret != "" && !s.server.isSecret(secret) {
+	a := &s.scratch
+	if s.server.opts.Secret != "" && !s.trusted && !s.server.isSecret(secret) {
 		s.badSecrets++
 		s.server.opts.Logger.Warn("a client showed a wrong secret", zap.Stringer("client", s.client))
-		s.reply(Reply{Dead, "wrong secret"})
+		a.reply(Reply{Dead, "wrong secret"})
 		return s.badSecrets < maxBadSecrets
 	}
 	s.needSecret = false
 	s.conn.SetDeadline(time.Time{})
-	s.reply(Reply{OK, ""})
+	a.reply(Reply{OK, ""})
 	return true
 }
 
-func (s *session) check(ctx context.Context, r Request) {
-	if *r.Password == noPassword {
-		s.account(lookup.Account{}, lookup.ErrRejected)
-		return
+// version is the answer to the command.
+func (s *Server) version() Reply {
+	ext := []string{extEncoded, extTagged}
+	if s.feeder != nil {
+		ext = append(ext, extFeed)
 	}
-	account, err := s.server.db.Check(ctx, lookup.Credentials{Name: r.Name, Password: *r.Password, Client: r.Client})
-	s.account(account, err)
+	var state []string
+	if s.opts.State != nil {
+		state = s.opts.State()
+	}
+	return versionReply(s.opts.Version, ext, state)
 }
 
-// account answers a lookup or a check.
-func (s *session) account(account lookup.Account, err error) {
-	if err != nil {
-		s.refuse(err)
-		return
-	}
-	r, err := accountReply(account)
-	if err != nil {
-		s.server.opts.Logger.Warn("the protocol cannot carry a record", zap.String("user", account.Name), zap.Error(err))
-		r = Reply{Dead, "the record cannot be carried"}
-	}
-	s.reply(r)
-}
-
-// change answers a set or a del.
-func (s *session) change(r Request, do func() (string, error)) {
-	if s.server.opts.ReadOnly {
-		s.reply(Reply{Err, "this server is read-only"})
-		return
-	}
-	text, err := do()
-	if err != nil {
-		s.refuse(err)
-		return
-	}
-	s.server.opts.Logger.Debug("user changed", zap.String("verb", string(r.Verb)), zap.String("user", r.Name), zap.Stringer("client", s.client))
-	s.reply(Reply{OK, text})
-}
-
-func (s *session) search(ctx context.Context, r Request) {
-	names, found, total, err := s.server.db.Search(ctx, r.Pattern, r.From, r.Max)
-	if err != nil {
-		s.refuse(err)
-		return
-	}
-	for _, name := range names {
-		s.reply(Reply{Data, name})
-	}
-	s.reply(searchReply(found, total))
-}
-
-// refuse is the one place where an error becomes a reply: a certain "no" is
-// -ERR, everything else -DEAD. What went wrong inside is not told.
-func (s *session) refuse(err error) {
-	var refused *netwin.RefusedError
-	switch lookup.AnswerOf(err) {
-	case lookup.AnswerAbsent:
-		s.reply(Reply{Err, "no such user"})
-		return
-	case lookup.AnswerRejected:
-		s.reply(Reply{Err, "password wrong or not a valid user"})
-		return
-	}
-	if errors.As(err, &refused) && !errors.Is(err, lookup.ErrUnavailable) {
-		s.reply(Reply{Err, refused.Reason})
-		return
-	}
-	s.server.opts.Logger.Warn("user database unavailable", zap.Error(err))
-	s.reply(Reply{Dead, "user database unavailable"})
-}
-
-// reply writes a line into the buffer.
-func (s *session) reply(r Reply) {
-	line, err := r.Line()
-	if err != nil {
-		line = string(Dead) + " the answer cannot be carried"
-	}
-	s.conn.WriteString(line)
-	s.conn.WriteString(s.end)
+// helpLines is the answer to help.
+func helpLines() []string {
+	return strings.Split(`check user password [address]
+lookup user
+set user password|(NULL) [label="value"] ...
+del user
+search pattern [-from n] [-max m]
+version
+help
+quit
+exit`, "\n")
 }

@@ -3,6 +3,7 @@ package tcpauth
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -17,6 +18,19 @@ import (
 // minBackoff is how long a server is left alone after its first failure.
 const minBackoff = 50 * time.Millisecond
 
+// The lanes to a server.
+const (
+	lookupLane = iota
+	otherLane  // with passwords to hash and disks to sync
+	laneCount
+)
+
+// dialling is an attempt to connect that several callers wait for.
+type dialling struct {
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
 // upstream is one server and the connections to it that are not in use.
 type upstream struct {
 	address string
@@ -24,7 +38,10 @@ type upstream struct {
 	opts    *ClientOptions
 
 	mu       sync.Mutex
-	idle     []*conn // the newest last
+	lanes    [laneCount]*lane
+	dialling [laneCount]*dialling
+	old      bool    // the server knows no tags
+	idle     []*conn // of a server without tags; the newest last
 	closed   bool    // nothing is kept any more
 	answered time.Time
 	failures int // one after another
@@ -40,6 +57,83 @@ func (u *upstream) away() error {
 		return nil
 	}
 	return fmt.Errorf("%s is left alone after %d failures: %w", u.address, u.failures, u.reason)
+}
+
+// lane returns a connection that takes tags, nil for a server that does not
+// know them. Callers that come at the same time share one attempt.
+func (u *upstream) lane(ctx context.Context, which int) (*lane, error) {
+	for {
+		u.mu.Lock()
+		l := u.lanes[which]
+		switch {
+		case u.closed:
+			u.mu.Unlock()
+			return nil, errClosed
+		case l != nil && !l.ended():
+			u.mu.Unlock()
+			return l, nil
+		case u.old:
+			u.mu.Unlock()
+			return nil, nil
+		}
+		d := u.dialling[which]
+		first := d == nil
+		if first {
+			d = &dialling{done: make(chan struct{})}
+			u.dialling[which] = d
+		}
+		u.mu.Unlock()
+		if first {
+			return u.newLane(ctx, which, d)
+		}
+		select {
+		case <-d.done:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for a connection: %w", ctx.Err())
+		}
+		// An attempt that was in more of a hurry than this one says nothing.
+		if d.err != nil && !errors.Is(d.err, context.Canceled) && !errors.Is(d.err, context.DeadlineExceeded) {
+			return nil, d.err
+		}
+	}
+}
+
+// newLane connects for all who wait.
+func (u *upstream) newLane(ctx context.Context, which int, d *dialling) (*lane, error) {
+	start := time.Now()
+	c, err := u.dial(ctx)
+	if err != nil {
+		err = u.failed(ctx, start, err)
+	}
+	var l, before *lane
+	u.mu.Lock()
+	u.dialling[which] = nil
+	before = u.lanes[which]
+	u.lanes[which] = nil
+	switch {
+	case err != nil:
+	case u.closed:
+		err = errClosed
+	case c.ext.tagged:
+		l = newLane(u, c)
+		u.lanes[which], u.old = l, false
+	default:
+		u.old = true
+	}
+	u.mu.Unlock()
+	switch {
+	case c == nil || l != nil:
+	case err != nil:
+		c.close()
+	default:
+		u.keep(c)
+	}
+	d.err = err
+	close(d.done)
+	if before != nil {
+		before.wg.Wait() // it has ended
+	}
+	return l, err
 }
 
 // get returns a connection that is idle, or a fresh one.
@@ -69,9 +163,13 @@ func (u *upstream) take() *conn {
 	return c
 }
 
-// put keeps a connection for the next question.
+// put keeps a connection that has answered for the next question.
 func (u *upstream) put(c *conn) {
 	c.used = true
+	u.keep(c)
+}
+
+func (u *upstream) keep(c *conn) {
 	c.since = time.Now()
 	var surplus *conn
 	u.mu.Lock()
@@ -97,9 +195,15 @@ func (u *upstream) closeIdle(forever bool) {
 	idle := u.idle
 	u.idle = nil
 	u.closed = u.closed || forever
+	lanes := u.lanes
 	u.mu.Unlock()
 	for _, c := range idle {
 		c.close()
+	}
+	for _, l := range lanes {
+		if forever && l != nil {
+			l.close()
+		}
 	}
 }
 
@@ -127,10 +231,17 @@ func (u *upstream) failed(ctx context.Context, start time.Time, err error) error
 		return err
 	}
 	u.mu.Lock()
-	if timedOut && u.answered.After(start) {
-		u.mu.Unlock()
-		return err
+	slow := timedOut && u.answered.After(start)
+	u.mu.Unlock()
+	if !slow {
+		u.blame(err)
 	}
+	return err
+}
+
+// blame leaves the server alone for a while.
+func (u *upstream) blame(err error) {
+	u.mu.Lock()
 	backoff := min(minBackoff<<min(u.failures, 16), u.opts.MaxBackoff)
 	// Jitter keeps many proxies from coming back at the same moment.
 	u.until = time.Now().Add(backoff/2 + rand.N(backoff/2+1))
@@ -141,7 +252,6 @@ func (u *upstream) failed(ctx context.Context, start time.Time, err error) error
 	if first {
 		u.opts.Logger.Warn("tcpauth server failed", zap.String("node", u.address), zap.Error(err))
 	}
-	return err
 }
 
 // dial connects to the server, shows the secret and asks for its extensions.
@@ -155,6 +265,12 @@ func (u *upstream) dial(ctx context.Context) (*conn, error) {
 	if err := c.begin(ctx, u.tls, u.opts.Secret); err != nil {
 		c.close()
 		return nil, err
+	}
+	if c.ext.tagged {
+		// It may have been an older one before.
+		u.mu.Lock()
+		u.old = false
+		u.mu.Unlock()
 	}
 	return c, nil
 }

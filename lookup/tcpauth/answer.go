@@ -1,0 +1,178 @@
+package tcpauth
+
+import (
+	"context"
+	"errors"
+
+	"go.uber.org/zap"
+
+	"switchyard/lookup"
+	"switchyard/lookup/internal/netwin"
+)
+
+// answer is the answer to one command in the making.
+type answer struct {
+	s   *session
+	end string // the line end that the client uses
+	tag []byte // nil: none
+	sum sum
+	buf []byte
+}
+
+// run asks the database. The daemon's end does not end a change that is under
+// way.
+func (a *answer) run(ctx context.Context, r Request) {
+	server := a.s.server
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), server.limit(r.Verb))
+	defer cancel()
+	switch r.Verb {
+	case Lookup:
+		account, err := server.db.Lookup(ctx, r.Name)
+		a.account(account, err)
+	case Check:
+		a.check(ctx, r)
+	case Set:
+		a.change(r, func() (string, error) {
+			_, err := server.db.Set(ctx, r.Name, r.Password, r.Labels)
+			return r.Name + " added to database", err
+		})
+	case Delete:
+		a.change(r, func() (string, error) {
+			return r.Name + " deleted from database", server.db.Delete(ctx, r.Name)
+		})
+	case Search:
+		a.search(ctx, r)
+	case Version:
+		a.reply(server.version())
+	case Help:
+		for _, text := range helpLines() {
+			a.reply(Reply{Data, text})
+		}
+		a.reply(Reply{OK, ""})
+	default:
+		a.reply(Reply{Err, "not with a tag"})
+	}
+}
+
+// quick answers a lookup at once, where the database can do that. It makes
+// next to no garbage.
+func (a *answer) quick(name string) {
+	start := len(a.buf)
+	line := append(a.buf, OK...)
+	line = append(line, ' ')
+	line = append(line, name...)
+	line = append(line, " config 0 "...)
+	bare := len(line) - 1
+	line, err := a.s.server.immediate.AppendAnswer(line, name)
+	if err != nil {
+		a.refuse(err)
+		return
+	}
+	if len(line) == bare+1 {
+		line = line[:bare] // no labels
+	}
+	if a.tag == nil {
+		a.buf = append(line, a.end...)
+		return
+	}
+	// The tag goes in front: the line is moved behind itself.
+	a.sum = a.sum.add(line[start:])
+	end := len(line)
+	line = appendTagged(line, a.tag, a.sum, line[start:end])
+	a.buf = append(append(line[:start], line[end:]...), a.end...)
+}
+
+func (a *answer) check(ctx context.Context, r Request) {
+	if *r.Password == noPassword {
+		a.refuse(lookup.ErrRejected)
+		return
+	}
+	account, err := a.s.server.db.Check(ctx, lookup.Credentials{Name: r.Name, Password: *r.Password, Client: r.Client})
+	a.account(account, err)
+}
+
+// account answers a lookup or a check.
+func (a *answer) account(account lookup.Account, err error) {
+	if err != nil {
+		a.refuse(err)
+		return
+	}
+	r, err := accountReply(account)
+	if err != nil {
+		a.s.server.opts.Logger.Warn("the protocol cannot carry a record", zap.String("user", account.Name), zap.Error(err))
+		r = Reply{Dead, "the record cannot be carried"}
+	}
+	a.reply(r)
+}
+
+// change answers a set or a del.
+func (a *answer) change(r Request, do func() (string, error)) {
+	if a.s.server.opts.ReadOnly {
+		a.reply(Reply{Err, "this server is read-only"})
+		return
+	}
+	text, err := do()
+	if err != nil {
+		a.refuse(err)
+		return
+	}
+	a.s.server.opts.Logger.Debug("user changed", zap.String("verb", string(r.Verb)), zap.String("user", r.Name), zap.Stringer("client", a.s.client))
+	a.reply(Reply{OK, text})
+}
+
+func (a *answer) search(ctx context.Context, r Request) {
+	names, found, total, err := a.s.server.db.Search(ctx, r.Pattern, r.From, r.Max)
+	if err != nil {
+		a.refuse(err)
+		return
+	}
+	for _, name := range names {
+		a.reply(Reply{Data, name})
+		if len(a.buf) >= outletSize/8 {
+			a.send()
+			a.s.out.flush()
+		}
+	}
+	a.reply(searchReply(found, total))
+}
+
+// refuse is the one place where an error becomes a reply: a certain "no" is
+// -ERR, everything else -DEAD. What went wrong inside is not told.
+func (a *answer) refuse(err error) {
+	var refused *netwin.RefusedError
+	switch lookup.AnswerOf(err) {
+	case lookup.AnswerAbsent:
+		a.reply(Reply{Err, "no such user"})
+		return
+	case lookup.AnswerRejected:
+		a.reply(Reply{Err, "password wrong or not a valid user"})
+		return
+	}
+	if errors.As(err, &refused) && !errors.Is(err, lookup.ErrUnavailable) {
+		a.reply(Reply{Err, refused.Reason})
+		return
+	}
+	a.s.server.opts.Logger.Warn("user database unavailable", zap.Error(err))
+	a.reply(Reply{Dead, "user database unavailable"})
+}
+
+// reply adds a line.
+func (a *answer) reply(r Reply) {
+	line, err := r.Line()
+	if err != nil {
+		line = string(Dead) + " the answer cannot be carried"
+	}
+	if a.tag == nil {
+		a.buf = append(a.buf, line...)
+	} else {
+		a.sum = a.sum.add([]byte(line))
+		a.buf = appendTagged(a.buf, a.tag, a.sum, []byte(line))
+	}
+	a.buf = append(a.buf, a.end...)
+}
+
+// send passes on what there is.
+func (a *answer) send() {
+	a.s.out.add(a.buf)
+	a.buf = a.buf[:0]
+}
