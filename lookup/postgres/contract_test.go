@@ -28,6 +28,8 @@ func TestPostgres(t *testing.T) {
 		{"set and delete", testChanges},
 		{"broken records", testBrokenRecords},
 		{"what is believed", testBelieved},
+		{"cut answers", testCut},
+		{"locked rows", testLocked},
 		{"search", testSearch},
 		{"passwords", testPasswords},
 		{"upgrade", testUpgrade},

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"time"
 
@@ -144,9 +145,14 @@ func isLost(err error) bool {
 	if errors.As(err, &pg) {
 		return pg.Code == "57P01" || pg.Code == "57P02" // shut down, crashed
 	}
-	var network net.Error
-	timedOut := errors.As(err, &network) && network.Timeout() || errors.Is(err, context.DeadlineExceeded)
-	return !timedOut && !errors.Is(err, context.Canceled) && !errors.As(err, new(pgx.ScanArgError))
+	var network *net.OpError
+	switch {
+	case errors.As(err, &network):
+		return !network.Timeout()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return true
+	}
+	return pgconn.SafeToRetry(err)
 }
 
 // collect returns a column.
