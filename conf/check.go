@@ -238,6 +238,47 @@ func (k *checker) tcpauthd() {
 	k.certificate("tcpauthd.certificate", t.Certificate)
 	k.networks("tcpauthd.networks", t.Networks)
 	k.secret("tcpauthd.secret", &t.Secret)
+	k.replication(t)
+	k.argon2("tcpauthd.argon2", t.Argon2)
+	if t.UpgradeHashes && t.Primary != "" {
+		k.bad("tcpauthd.upgrade_hashes", "has no meaning on a replica: the primary's logins do it")
+	}
+}
+
+func (k *checker) replication(t *Tcpauthd) {
+	k.networks("tcpauthd.replicas", t.Replicas)
+	if len(t.Replicas) > 0 && !t.Secret.IsSet() {
+		k.bad("tcpauthd.replicas", "needs tcpauthd.secret: a copy has all password hashes")
+	}
+	if t.Primary == "" {
+		if t.PrimaryTLS || t.CAFile != "" {
+			k.bad("tcpauthd.primary", "missing; primary_tls and ca_file are about the primary")
+		}
+		return
+	}
+	k.dialAddress("tcpauthd.primary", t.Primary)
+	if t.Primary == t.Address {
+		k.bad("tcpauthd.primary", "%s is this daemon itself", t.Primary)
+	}
+	if t.CAFile != "" && !t.PrimaryTLS {
+		k.bad("tcpauthd.ca_file", "has no meaning without primary_tls = true")
+	}
+	k.file("tcpauthd.ca_file", t.CAFile)
+}
+
+// argon2 bounds the costs to what can be verified again.
+func (k *checker) argon2(key string, a Argon2) {
+	for _, c := range []struct {
+		name        string
+		value, most int
+	}{{"memory", a.Memory, 256 << 10}, {"passes", a.Passes, 32}, {"threads", a.Threads, 16}} {
+		if c.value < 0 || c.value > c.most {
+			k.bad(key+"."+c.name, "%d is not between 1 and %d", c.value, c.most)
+		}
+	}
+	if a.Memory > 0 && a.Memory < 8*max(1, a.Threads) {
+		k.bad(key+".memory", "%d KiB is less than 8 for each thread", a.Memory)
+	}
 }
 
 // needSecret loads the secret between proxies and backends.

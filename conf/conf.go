@@ -190,6 +190,23 @@ type Tcpauthd struct {
 	Secret      Secret      `toml:"secret"`
 	Certificate Certificate `toml:"certificate"` // TLS on the listener when set
 	Networks    []string    `toml:"networks"`    // who may connect; loopback only when empty
+
+	// Replication. Replicas are read-only copies that follow their primary.
+	Replicas   []string `toml:"replicas"`    // networks that may copy the database, password hashes and all; nobody when empty
+	Primary    string   `toml:"primary"`     // host:port of the tcpauthd that this one is a replica of
+	PrimaryTLS bool     `toml:"primary_tls"` // the primary has a certificate
+	CAFile     string   `toml:"ca_file"`     // who signed it; cluster.ca_file when empty
+
+	// Passwords.
+	UpgradeHashes bool   `toml:"upgrade_hashes"` // a login replaces a weaker hash
+	Argon2        Argon2 `toml:"argon2"`
+}
+
+// Argon2 are the costs of argon2id for new passwords.
+type Argon2 struct {
+	Memory  int `toml:"memory"`  // KiB; 19456 when zero
+	Passes  int `toml:"passes"`  // 2 when zero
+	Threads int `toml:"threads"` // 1 when zero
 }
 
 // Duration is a time.Duration written like "90s" or "1h30m".
