@@ -20,7 +20,7 @@ const maxFindings = 100
 // is in memory against what is on disk. It opens every body, and reads those of
 // up to a frame. Each account is locked while it is looked at; the answer is
 // about the accounts and the queue one by one, and about the segments only when
-// nothing else was going on.
+// nothing else was going on. An account that is shut off is a finding.
 func (s *Store) Check(ctx context.Context) error {
 	leave, err := s.enter()
 	if err != nil {
@@ -28,8 +28,14 @@ func (s *Store) Check(ctx context.Context) error {
 	}
 	defer leave()
 	c := &checker{s: s, live: make(map[uint32]rows.Live)}
-	if err := c.user(ctx, s.queue); err != nil {
-		return err
+	shut := s.Quarantined()
+	for _, q := range shut {
+		c.found("%q is shut off since record %d of shard %d: %s", q.Account, q.Seq, q.Shard, q.Reason)
+	}
+	if s.quarantine.of("") == nil {
+		if err := c.user(ctx, s.queue); err != nil {
+			return err
+		}
 	}
 	for _, db := range s.dbs {
 		var accounts []string
@@ -41,6 +47,9 @@ func (s *Store) Check(ctx context.Context) error {
 			return err
 		}
 		for _, account := range accounts {
+			if s.quarantine.of(account) != nil {
+				continue
+			}
 			u, err := s.user(account)
 			if err != nil {
 				return err
@@ -50,7 +59,9 @@ func (s *Store) Check(ctx context.Context) error {
 			}
 		}
 	}
-	c.segments()
+	if len(shut) == 0 {
+		c.segments()
+	}
 	if err := c.logs(); err != nil {
 		return err
 	}

@@ -229,7 +229,11 @@ func (t *tx) note(record *effect.Record) {
 	row := rows.Applied{Epoch: record.Epoch, Seq: record.Seq, Time: record.Time}
 	t.put(rows.KeyApplied(record.Shard), row.Append(nil))
 	if keep := uint64(t.u.s.opts.LogKeep); record.Seq > keep && record.Seq%64 == 0 {
-		_ = t.batch.DeleteRange(rows.KeyLog(record.Shard, 0), rows.KeyLog(record.Shard, record.Seq-keep+1), nil)
+		first := record.Seq - keep + 1 // that stays
+		if hold := t.u.s.quarantine.hold(record.Shard); hold > 0 {
+			first = min(first, hold)
+		}
+		_ = t.batch.DeleteRange(rows.KeyLog(record.Shard, 0), rows.KeyLog(record.Shard, first), nil)
 	}
 }
 

@@ -161,6 +161,9 @@ func (c *compactor) pace(n int64) error {
 // there at this moment.
 func (s *Store) owner(info segment.Info, p segment.Place) (*user, bool, error) {
 	u := s.queue
+	if s.quarantine.of(info.User) != nil {
+		return nil, false, nil // nothing of it moves
+	}
 	if info.User != "" {
 		var err error
 		if u, err = s.existing(info.User); errors.Is(err, backend.ErrNoUser) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -419,7 +420,8 @@ func TestReplicatorRefuses(t *testing.T) {
 	}
 }
 
-// TestDriftShows: a state that is not what the log says is found at start.
+// TestDriftShows: a state that is not what the log says is found at start, and
+// its account alone pays for it.
 func TestDriftShows(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	s := openStore(t, fs, Options{})
@@ -448,6 +450,10 @@ func TestDriftShows(t *testing.T) {
 		t.Fatal(err)
 	}
 	box := inner.names["INBOX"].ID
+	var was []byte
+	if _, err := rows.Get(db, rows.KeyMessage(id, box, 1), func(b []byte) error { was = bytes.Clone(b); return nil }); err != nil {
+		t.Fatal(err)
+	}
 	m := backend.Message{UID: 1, ModSeq: 2, Size: 5, InternalDate: time.Unix(1, 0), SaveDate: time.Unix(1, 0)}
 	_ = db.Set(rows.KeyMessage(id, box, 1), effect.AppendMessage(nil, &m), pebble.Sync)
 	row := rows.Applied{Epoch: 1, Seq: 2}
@@ -455,9 +461,64 @@ func TestDriftShows(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open("store", Options{FS: clone}); !errors.Is(err, errDrift) {
-		t.Errorf("opened with a drifted state: %v", err)
+	checkShutOff(t, clone, func() {
+		db, err := pebble.Open("store/meta-00", &pebble.Options{FS: clone, Merger: rows.LiveMerger(), FormatMajorVersion: pebble.FormatNewest, Logger: quiet{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(db.Set(rows.KeyMessage(id, box, 1), was, pebble.Sync), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// checkShutOff opens a store with a message of bob's that is not as the log
+// says: bob is shut off, start after start, and others are not, until the
+// message is as it was.
+func checkShutOff(t *testing.T, fs vfs.FS, repair func()) {
+	t.Helper()
+	ctx := t.Context()
+	name := ""
+	for n := 0; name == "" || shardOf(name) != shardOf(bob); n++ {
+		name = fmt.Sprint("neighbour", n)
 	}
+	for round := range 3 {
+		s := openStore(t, fs, Options{LogKeep: 1})
+		list := s.Quarantined()
+		if len(list) != 1 || list[0].Account != bob || !strings.Contains(list[0].Reason, errDrift.Error()) {
+			t.Fatalf("round %d: shut off are %+v", round, list)
+		}
+		if _, err := s.User(ctx, bob); !errors.Is(err, backend.ErrBusy) {
+			t.Errorf("round %d: the account that has drifted: %v", round, err)
+		}
+		if _, err := s.CreateUser(ctx, bob, 9); !errors.Is(err, backend.ErrBusy) {
+			t.Errorf("round %d: creating it: %v", round, err)
+		}
+		if err := s.Check(ctx); err == nil || !strings.Contains(err.Error(), "shut off") {
+			t.Errorf("round %d: Check: %v", round, err)
+		}
+		u := createUser(t, s, name)
+		for n := range 70 { // enough for the log to be trimmed
+			deliver(t, u, byte(round*70+n), text(byte(n)))
+		}
+		closeStore(t, s)
+	}
+	repair()
+	s := openStore(t, fs, Options{})
+	defer closeStore(t, s)
+	if list := s.Quarantined(); len(list) > 0 {
+		t.Errorf("repaired, and shut off: %+v", list)
+	}
+	if err := s.Check(ctx); err != nil {
+		t.Error(err)
+	}
+	u := userOf(t, s, bob)
+	inbox, _ := u.Mailbox(ctx, "INBOX")
+	v, err := u.View(ctx, inbox.ID)
+	if err != nil || v.Messages.Len() != 1 || !slices.Equal(v.Messages.At(0).Flags, []string{"k"}) {
+		t.Errorf("repaired: %+v, %v", v, err)
+	}
+	deliver(t, u, 200, text(1))
 }
 
 type hook struct{ synced func() }

@@ -23,6 +23,9 @@ func (s *Store) QueueAdd(ctx context.Context, entry []byte, body io.ReaderAt, si
 		return 0, err
 	}
 	defer leave()
+	if err := s.quarantine.of(""); err != nil {
+		return 0, err
+	}
 	guid := newGUID()
 	place, err := s.queue.writeBody(segment.Info{GUID: guid, InternalDate: s.opts.Clock()}, body, size)
 	if err != nil {
@@ -55,6 +58,9 @@ func (s *Store) changeQueue(ctx context.Context, id uint64, e effect.Effect) err
 		return err
 	}
 	defer leave()
+	if err := s.quarantine.of(""); err != nil {
+		return err
+	}
 	return s.queue.add(ctx, func(t *tx) error {
 		if _, ok, err := t.queueEntry(id); err != nil {
 			return s.broken("read a queue entry", err)
@@ -74,6 +80,9 @@ func (s *Store) QueueScan(ctx context.Context, each func(id uint64, entry []byte
 		return err
 	}
 	defer leave()
+	if err := s.quarantine.of(""); err != nil {
+		return err
+	}
 	return rows.Scan(s.queue.db, rows.KeyUser(backend.GUID{}, rows.RowQueue), func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -101,6 +110,9 @@ func (s *Store) QueueBody(_ context.Context, id uint64) (backend.Body, error) {
 		return nil, err
 	}
 	defer leave()
+	if err := s.quarantine.of(""); err != nil {
+		return nil, err
+	}
 	var row rows.Entry
 	ok, err := rows.Get(s.queue.db, rows.KeyQueue(id), row.Read)
 	if err != nil {

@@ -15,33 +15,17 @@ import (
 // replay brings the state to the end of every shard's log, and starts the
 // shards from there.
 func (s *Store) replay() error {
+	if err := s.quarantine.load(s.dbs); err != nil {
+		return err
+	}
 	n := 0
 	for i := range s.shards {
-		sh, shard := &s.shards[i], uint8(i)
-		sh.changed.L = &sh.turn
-		done := rows.Applied{Epoch: epoch}
-		if _, err := rows.Get(s.dbOf(shard), rows.KeyApplied(shard), done.Read); err != nil {
-			return err
-		}
-		s.clock.seen(done.Time)
-		sh.epoch, sh.last = done.Epoch, done.Seq
-		err := rows.ScanRange(s.dbOf(shard), rows.KeyLog(shard, done.Seq+1), rows.After([]byte{rows.SpaceLog, shard}), func(_, value []byte) error {
-			record, err := effect.DecodeRecord(value)
-			if err != nil {
-				return err
-			}
-			if record.Seq != sh.last+1 {
-				return fmt.Errorf("log of shard %d goes from %d to %d", shard, sh.last, record.Seq)
-			}
-			s.clock.seen(record.Time)
-			sh.last = record.Seq
-			n++
-			return s.applyAgain(record)
-		})
+		shard := uint8(i)
+		records, err := s.replayShard(shard)
 		if err != nil {
 			return fmt.Errorf("replay shard %d: %w", shard, err)
 		}
-		sh.applied = sh.last
+		n += records
 	}
 	if n > 0 {
 		s.log.Info("replayed the log of effects", zap.Int("records", n))
@@ -49,14 +33,73 @@ func (s *Store) replay() error {
 	return nil
 }
 
-// applyAgain applies one record from the log. One that does not fit, or leaves
-// other digests than it should, is an error: something other than a crash has
-// changed the store.
-func (s *Store) applyAgain(record *effect.Record) error {
+// replayShard returns how many records it applied.
+func (s *Store) replayShard(shard uint8) (n int, err error) {
+	sh, db := &s.shards[shard], s.dbOf(shard)
+	sh.changed.L = &sh.turn
+	done := rows.Applied{Epoch: epoch}
+	if _, err := rows.Get(db, rows.KeyApplied(shard), done.Read); err != nil {
+		return 0, err
+	}
+	s.clock.seen(done.Time)
+	sh.epoch, sh.last = done.Epoch, done.Seq
+	if err := s.retry(shard); err != nil {
+		return 0, err
+	}
+	err = rows.ScanRange(db, rows.KeyLog(shard, done.Seq+1), rows.After([]byte{rows.SpaceLog, shard}), func(_, value []byte) error {
+		record, err := effect.DecodeRecord(value)
+		if err != nil {
+			return err
+		}
+		if record.Seq != sh.last+1 {
+			return fmt.Errorf("the log goes from %d to %d", sh.last, record.Seq)
+		}
+		s.clock.seen(record.Time)
+		sh.last = record.Seq
+		n++
+		return s.applyNext(record)
+	})
+	sh.applied = sh.last
+	return n, err
+}
+
+// applyNext applies the next record of a shard. An account that it does not fit
+// is shut off; the log goes on for the others.
+func (s *Store) applyNext(record *effect.Record) error {
+	shut := s.quarantine.of(record.User) != nil
+	var misfit *misfitError
+	if !shut {
+		if err := s.applyAgain(record, (*tx).note); !errors.As(err, &misfit) {
+			return err
+		}
+	}
+	db := s.dbOf(record.Shard)
+	batch := db.NewBatch()
+	defer batch.Close()
+	applied := rows.Applied{Epoch: record.Epoch, Seq: record.Seq, Time: record.Time}
+	_ = batch.Set(rows.KeyApplied(record.Shard), applied.Append(nil), nil)
+	if !shut {
+		row := s.shut(record, misfit)
+		_ = batch.Set(rows.KeyQuarantine(record.User), row.Append(nil), nil)
+	}
+	return db.Apply(batch, pebble.NoSync)
+}
+
+// misfitError says that a record does not fit the state of its account:
+// something other than a crash has changed one of them.
+type misfitError struct{ err error }
+
+func (e *misfitError) Error() string { return "the log does not fit the state: " + e.err.Error() }
+func (e *misfitError) Unwrap() error { return e.err }
+
+// applyAgain applies one record from the log; note adds to the change that it
+// is done. One that does not fit, or leaves other digests than it should, is a
+// *misfitError, and has changed nothing.
+func (s *Store) applyAgain(record *effect.Record, note func(*tx, *effect.Record)) error {
 	u := s.queue
 	if record.User != "" {
 		var err error
-		if u, err = s.user(record.User); err != nil {
+		if u, err = s.loadUser(record.User); err != nil {
 			return err
 		}
 	}
@@ -64,7 +107,7 @@ func (s *Store) applyAgain(record *effect.Record) error {
 	defer t.batch.Close()
 	for _, e := range record.Effects {
 		if err := t.apply(e); err != nil {
-			return fmt.Errorf("record %d of %q: %w", record.Seq, record.User, err)
+			return &misfitError{fmt.Errorf("record %d of %q: %w", record.Seq, record.User, err)}
 		}
 	}
 	got, err := t.finish()
@@ -72,9 +115,9 @@ func (s *Store) applyAgain(record *effect.Record) error {
 		return err
 	}
 	if !slices.Equal(got, record.Digests) {
-		return fmt.Errorf("record %d of %q: %w", record.Seq, record.User, errDrift)
+		return &misfitError{fmt.Errorf("record %d of %q: %w", record.Seq, record.User, errDrift)}
 	}
-	t.note(record)
+	note(t, record)
 	if err := u.db.Apply(t.batch, pebble.NoSync); err != nil {
 		return err
 	}

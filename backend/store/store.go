@@ -36,19 +36,20 @@ const shards = 256
 
 // Store is a backend.Store on one node's disk.
 type Store struct {
-	dir      string
-	opts     Options
-	log      *zap.Logger
-	lock     io.Closer
-	dbs      []*pebble.DB
-	segments *segment.Set
-	shards   [shards]shard
-	clock    clock
-	space    space
-	users    users
-	views    viewCache
-	live     live
-	queue    *user // owner of the node's queue
+	dir        string
+	opts       Options
+	log        *zap.Logger
+	lock       io.Closer
+	dbs        []*pebble.DB
+	segments   *segment.Set
+	shards     [shards]shard
+	clock      clock
+	space      space
+	users      users
+	views      viewCache
+	live       live
+	quarantine quarantine
+	queue      *user // owner of the node's queue
 
 	gate gate
 
@@ -244,6 +245,14 @@ func (s *Store) release() error {
 // shardOf returns an account's shard.
 func shardOf(account string) uint8 { return uint8(xxh3.HashString(account)) }
 
+// shardOfUser is shardOf, and knows the queue's.
+func shardOfUser(account string) uint8 {
+	if account == "" {
+		return 0
+	}
+	return shardOf(account)
+}
+
 func (s *Store) dbOf(shard uint8) *pebble.DB { return s.dbs[int(shard)%len(s.dbs)] }
 
 // User implements backend.Store.
@@ -279,6 +288,14 @@ func (s *Store) user(account string) (*user, error) {
 	if account == "" {
 		return nil, backend.ErrNoUser
 	}
+	if err := s.quarantine.of(account); err != nil {
+		return nil, err
+	}
+	return s.loadUser(account)
+}
+
+// loadUser returns an account, also one that is shut off.
+func (s *Store) loadUser(account string) (*user, error) {
 	u, err := s.users.get(account, func() *user { return newUser(s, account) })
 	if err != nil {
 		return nil, s.broken("read an account", err)

@@ -54,10 +54,7 @@ type box struct {
 }
 
 func newUser(s *Store, account string) *user {
-	shard := shardOf(account)
-	if account == "" {
-		shard = 0
-	}
+	shard := shardOfUser(account)
 	return &user{
 		s: s, account: account, shard: shard, db: s.dbOf(shard), lock: make(chan struct{}, 1),
 		exists: account == "",

@@ -16,6 +16,7 @@ import (
 //	A shard                          what of the shard's log is applied
 //	L shard seq:8                    a record of the log
 //	N account                        the id of the account
+//	Q account                        an account whose log does not fit its state
 //	S segment:4                      how much of a body segment is live (merged)
 //	X time:8 id:16 delivery:32       a dedupe row to expire
 //	U id:16 r                        the account itself
@@ -29,12 +30,13 @@ import (
 //	U id:16 d delivery:32            a delivery id and what was answered
 //	U id:16 q number:8               an entry of the node's queue (id zero)
 const (
-	SpaceApplied = 'A'
-	SpaceLog     = 'L'
-	SpaceName    = 'N'
-	SpaceSegment = 'S'
-	SpaceExpiry  = 'X'
-	SpaceUser    = 'U'
+	SpaceApplied    = 'A'
+	SpaceLog        = 'L'
+	SpaceName       = 'N'
+	SpaceQuarantine = 'Q'
+	SpaceSegment    = 'S'
+	SpaceExpiry     = 'X'
+	SpaceUser       = 'U'
 
 	RowUser         = 'r'
 	RowMailbox      = 'm'
@@ -58,6 +60,8 @@ func KeyLog(shard uint8, seq uint64) []byte {
 }
 
 func KeyName(account string) []byte { return append([]byte{SpaceName}, account...) }
+
+func KeyQuarantine(account string) []byte { return append([]byte{SpaceQuarantine}, account...) }
 
 func KeySegment(id uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{SpaceSegment}, id)

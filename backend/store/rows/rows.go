@@ -170,6 +170,21 @@ func (r *Applied) Read(b []byte) error {
 	return in.End()
 }
 
+// Quarantine says that an account is shut off: the record Seq of its log, and
+// what follows for the account, is not in its state.
+type Quarantine struct {
+	Seq    uint64
+	Reason string
+}
+
+func (r Quarantine) Append(b []byte) []byte { return pack.String(pack.Uint(b, r.Seq), r.Reason) }
+
+func (r *Quarantine) Read(b []byte) error {
+	in := pack.NewReader(b)
+	r.Seq, r.Reason = in.Uint(), in.String()
+	return in.End()
+}
+
 // Count takes a message into the mailbox's counters, or out of them.
 func (r *Box) Count(m *backend.Message, sign int) {
 	one := uint32(sign)

@@ -93,6 +93,7 @@ func FuzzRows(f *testing.F) {
 	f.Add(Delivery{1, backend.Appended{UID: 2}}.Append(nil))
 	f.Add(Entry{backend.GUID{1}, 2, []byte("x")}.Append(nil))
 	f.Add(Account{Generation: 1, LastUIDValidity: 2, LastQueued: 3}.Append(nil))
+	f.Add(Quarantine{Seq: 1, Reason: "x"}.Append(nil))
 	f.Add(Applied{1, 2, 3}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fresh := func(read func([]byte) error, append func([]byte) []byte) {
@@ -114,6 +115,8 @@ func FuzzRows(f *testing.F) {
 		fresh(func(b []byte) error { return tomb.Read(b) }, func(b []byte) []byte { return tomb.Append(b) })
 		var del Delivery
 		fresh(func(b []byte) error { return del.Read(b) }, func(b []byte) []byte { return del.Append(b) })
+		var quarantine Quarantine
+		fresh(func(b []byte) error { return quarantine.Read(b) }, func(b []byte) []byte { return quarantine.Append(b) })
 		var q Entry
 		fresh(func(b []byte) error { return q.Read(b) }, func(b []byte) []byte { return q.Append(b) })
 		var a Account
