@@ -147,7 +147,7 @@ func TestCacheAgrees(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	u := f.user(t, "ada")
 	clients := []*cache{{f: f, flags: map[int]string{}, next: 1}, {f: f, flags: map[int]string{}, next: 1}}
-	for i := range 600 {
+	for i := range 200 {
 		c := clients[random.IntN(len(clients))]
 		c.raw = &raw{TB: t}
 		c.open(random)

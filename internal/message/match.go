@@ -47,6 +47,9 @@ func (n Needle) InString(s string) bool {
 	return strings.Contains(fold(s), string(n.folded))
 }
 
+// InFolded is InString for a string that Fold has returned.
+func (n Needle) InFolded(s string) bool { return strings.Contains(s, string(n.folded)) }
+
 // In reports whether the text that r gives, UTF-8, contains the needle. It
 // reads no further than it must.
 func (n Needle) In(r io.Reader) (bool, error) {

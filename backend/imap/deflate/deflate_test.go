@@ -152,7 +152,7 @@ func TestBomb(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Write(make([]byte, 50<<20))
+	w.Write(make([]byte, 2<<20))
 	w.Close()
 	go peer.Write(bomb.Bytes())
 	if _, err := c.ReadLine(1 << 16); err != wire.ErrLineTooLong {

@@ -128,6 +128,11 @@ func (c *candidate) sent() (int64, error) {
 
 // sortText returns a string in the form that it is compared in.
 func (c *candidate) sortText(op syntax.SortOp) (string, error) {
+	if op == syntax.SortSubject {
+		if f, err := c.box.facts(c); err != nil || !f.long {
+			return f.baseOf(), err
+		}
+	}
 	e, err := c.envelope()
 	if err != nil {
 		return "", err
@@ -147,6 +152,14 @@ func (c *candidate) sortText(op syntax.SortOp) (string, error) {
 	default:
 		return displayText(e.To), nil
 	}
+}
+
+// baseOf is the base subject; f may be nil.
+func (f *facts) baseOf() string {
+	if f == nil {
+		return ""
+	}
+	return f.base
 }
 
 // mailboxText is the addr-mailbox of the first address.

@@ -122,7 +122,7 @@ func TestCache(t *testing.T) {
 	c := NewCache(20 * factsCost)
 	id := func(i int) backend.GUID { return backend.GUID{byte(i), byte(i >> 8)} }
 	for i := range 1000 {
-		c.put(id(i), facts{day: int32(i)})
+		c.put(id(i), &facts{day: int32(i)})
 		if _, ok := c.get(id(0)); !ok { // what is used stays
 			t.Fatalf("the first was forgotten at %d", i)
 		}
@@ -135,5 +135,27 @@ func TestCache(t *testing.T) {
 	}
 	if _, ok := c.get(id(500)); ok {
 		t.Error("remembers everything")
+	}
+}
+
+// TestLongTexts holds that texts that are too long to keep are compared all
+// the same, and that short ones are found as in the envelope.
+func TestLongTexts(t *testing.T) {
+	long := strings.Repeat("x", 2*maxText)
+	m := mailbox([]string{"1;" + long + "b", "2;Re: " + long + "a", "3;Zürich;;;;=?utf-8?q?=C3=84da?= <ada@x>", "4"})
+	for range 2 { // cold and warm
+		got, err := m.Sort(t.Context(), all(4), []syntax.SortKey{{Op: syntax.SortSubject}})
+		if err != nil || !slices.Equal(got, []int{3, 1, 0, 2}) {
+			t.Fatalf("got %v, %v", got, err)
+		}
+		for _, c := range []struct {
+			field, text string
+			want        []int
+		}{{"SUBJECT", "xa", []int{1}}, {"SUBJECT", "zÜr", []int{2}}, {"SUBJECT", "", []int{0, 1, 2}}, {"FROM", "äda <ADA@", []int{2}}, {"FROM", "", []int{2}}, {"FROM", "bob", nil}} {
+			found, err := m.Find(t.Context(), syntax.Key{Op: syntax.InHeader, Field: c.field, Text: c.text, Envelope: true})
+			if err != nil || !slices.Equal(found, c.want) {
+				t.Errorf("%s %q: got %v, %v, want %v", c.field, c.text, found, err, c.want)
+			}
+		}
 	}
 }

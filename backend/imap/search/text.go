@@ -11,6 +11,10 @@ import (
 func compileText(k syntax.Key) criterion {
 	needle := message.NewNeedle(k.Text)
 	switch {
+	case k.Op == syntax.InHeader && k.Envelope && (k.Field == "SUBJECT" || k.Field == "FROM"):
+		return criterion{inIndex, func(c *candidate) (bool, error) {
+			return c.inFacts(k.Field, needle)
+		}}
 	case k.Op == syntax.InHeader && k.Envelope:
 		return criterion{inIndex, func(c *candidate) (bool, error) {
 			e, err := c.envelope()
@@ -43,6 +47,23 @@ func compileText(k syntax.Key) criterion {
 		}
 		return needle.InBody(content, root)
 	}}
+}
+
+// inFacts answers SUBJECT and FROM, from memory where that is possible.
+func (c *candidate) inFacts(field string, needle message.Needle) (bool, error) {
+	f, err := c.box.facts(c)
+	if err != nil {
+		return false, err
+	}
+	if f.long {
+		e, err := c.envelope()
+		return err == nil && inEnvelope(e, field, needle), err
+	}
+	text := f.from
+	if field == "SUBJECT" {
+		text = f.title
+	}
+	return text != "" && needle.InFolded(text), nil
 }
 
 // inEnvelope answers BCC, CC, FROM, SUBJECT and TO, which ask for the

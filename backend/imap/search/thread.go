@@ -28,7 +28,7 @@ const maxSteps = 20_000_000
 // Thread puts the messages at positions, which ascend, into threads
 // (RFC 5256). A message that is gone is left out.
 func (m *Mailbox) Thread(ctx context.Context, positions []int, by syntax.ThreadOp) (*Forest, error) {
-	var all []facts
+	var all []*facts
 	f := &Forest{}
 	for _, i := range positions {
 		if err := ctx.Err(); err != nil {
@@ -43,12 +43,13 @@ func (m *Mailbox) Thread(ctx context.Context, positions []int, by syntax.ThreadO
 		if err != nil {
 			return nil, err
 		}
+		sent := one.sent
 		if !one.dated {
-			one.sent = c.InternalDate.Unix()
+			sent = c.InternalDate.Unix()
 		}
 		all = append(all, one)
 		f.positions = append(f.positions, i)
-		f.sent = append(f.sent, one.sent)
+		f.sent = append(f.sent, sent)
 	}
 	if by == syntax.ThreadOrderedSubject {
 		f.bySubject(all)
@@ -80,7 +81,7 @@ func (f *Forest) face(n int) int {
 
 // bySubject is ORDEREDSUBJECT: the first message of each subject is a root,
 // the others are its children.
-func (f *Forest) bySubject(all []facts) {
+func (f *Forest) bySubject(all []*facts) {
 	f.kids = make([][]int, len(all))
 	order := make([]int, len(all))
 	for i := range order {
@@ -100,7 +101,7 @@ func (f *Forest) bySubject(all []facts) {
 }
 
 // byReferences is REFERENCES, in the RFC's steps.
-func (f *Forest) byReferences(all []facts) {
+func (f *Forest) byReferences(all []*facts) {
 	parents := f.link(all)
 	f.gather(parents)
 	f.prune()
@@ -160,7 +161,7 @@ func (l *linker) link(parent, child int) {
 
 // link is step 1: nodes for the messages and for those that they refer to, and
 // everybody's parent.
-func (f *Forest) link(all []facts) []int {
+func (f *Forest) link(all []*facts) []int {
 	var l linker
 	ids := make(map[uint64]int, 2*len(all))
 	for i := range all {
@@ -246,7 +247,7 @@ func (f *Forest) promoted(kids []int) []int {
 }
 
 // mergeSubjects is step 5: threads with the same subject become one.
-func (f *Forest) mergeSubjects(all []facts) {
+func (f *Forest) mergeSubjects(all []*facts) {
 	table := make(map[uint64]int)
 	for _, r := range f.roots {
 		subject := all[f.face(r)].subject

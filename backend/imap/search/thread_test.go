@@ -113,7 +113,7 @@ func TestThreadModel(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	for range 3000 {
+	for range 1000 {
 		var headers []string
 		n := 1 + random.IntN(12)
 		for range n {
@@ -289,7 +289,7 @@ func (n *naive) text() string {
 // TestThreadBounds holds that long chains and hostile ones take no long time
 // and no deep stack.
 func TestThreadBounds(t *testing.T) {
-	const n = 20000
+	const n = 10000
 	chain := make([]string, n)
 	hostile := make([]string, n)
 	for i := range n {
