@@ -1,11 +1,17 @@
 package main
 
 import (
+	"crypto/tls"
 	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
 
 	"switchyard/conf"
 	"switchyard/internal/daemon"
 	"switchyard/internal/tlsconf"
+	"switchyard/lookup/nwauth"
+	"switchyard/lookup/nwauth/hash"
 	"switchyard/lookup/tcpauth"
 )
 
@@ -19,12 +25,12 @@ const (
 func serverOptions(c *conf.Config) (tcpauth.ServerOptions, error) {
 	t := c.Tcpauthd
 	o := tcpauth.ServerOptions{Secret: t.Secret.Value(), Version: daemon.Version()}
-	for _, n := range t.Networks {
-		network, err := netip.ParsePrefix(n)
-		if err != nil {
-			return o, err
-		}
-		o.Networks = append(o.Networks, network)
+	var err error
+	if o.Networks, err = prefixes(t.Networks); err != nil {
+		return o, err
+	}
+	if o.Replicas, err = prefixes(t.Replicas); err != nil {
+		return o, err
 	}
 	if !t.Certificate.Empty() {
 		config, err := tlsconf.Server(c.Path(t.Certificate.CertFile), c.Path(t.Certificate.KeyFile))
@@ -35,6 +41,59 @@ func serverOptions(c *conf.Config) (tcpauth.ServerOptions, error) {
 	}
 	return o, nil
 }
+
+func prefixes(texts []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// databaseOptions translates what concerns the user database.
+func databaseOptions(c *conf.Config, log *zap.Logger) nwauth.Options {
+	t := c.Tcpauthd
+	return nwauth.Options{
+		Argon2:  hash.Argon2{Memory: uint32(t.Argon2.Memory), Passes: uint32(t.Argon2.Passes), Threads: uint8(t.Argon2.Threads)},
+		Primary: t.Primary,
+		Upgrade: t.UpgradeHashes,
+		Logger:  log,
+	}
+}
+
+// primaryTLS is how the primary is spoken to; nil: in clear.
+func primaryTLS(c *conf.Config) (*tls.Config, error) {
+	t := c.Tcpauthd
+	if !t.PrimaryTLS {
+		return nil, nil
+	}
+	file := t.CAFile
+	if file == "" {
+		file = c.Cluster.CAFile
+	}
+	return tlsconf.Client(c.Path(file))
+}
+
+// clientOptions are for asking the daemon that this configuration describes.
+func clientOptions(c *conf.Config) (tcpauth.ClientOptions, error) {
+	o := tcpauth.ClientOptions{Secret: c.Tcpauthd.Secret.Value(), Timeout: moduleTimeout}
+	if !c.Tcpauthd.Certificate.Empty() {
+		// It is this machine's own daemon, known by its own certificate.
+		config, err := tlsconf.Client(c.Path(c.Tcpauthd.Certificate.CertFile))
+		if err != nil {
+			return o, err
+		}
+		o.TLS = config
+	}
+	return o, nil
+}
+
+// moduleTimeout is what NetWin's servers allow a module for one request.
+const moduleTimeout = 10 * time.Second
 
 // listen opens the sockets; all or none.
 func listen(c *conf.Config) ([]daemon.Listener, error) {

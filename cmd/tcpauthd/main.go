@@ -1,5 +1,10 @@
 // Command tcpauthd is the directory: it serves the user database to proxies and
 // backends over TCP.
+//
+//	tcpauthd                  serves, as the primary or as a replica of one
+//	tcpauthd -stdio           serves standard input and output, as an authent module does
+//	tcpauthd -import FILE     takes over the users of a file; the daemon must not run
+//	tcpauthd -export FILE     writes the users to a file; the daemon must not run
 package main
 
 import (
@@ -18,13 +23,27 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// flags are this daemon's own beside those of all.
+type flags struct {
+	daemon.Flags
+	stdio    bool
+	imported string
+	exported string
+}
+
 func main() {
-	flags, err := daemon.ParseFlags("tcpauthd", os.Args[1:], os.Stderr)
+	var f flags
+	var err error
+	f.Flags, err = daemon.ParseFlags("tcpauthd", os.Args[1:], os.Stderr, func(fs *flag.FlagSet) {
+		fs.BoolVar(&f.stdio, "stdio", false, "serve standard input and output, as an authent module does")
+		fs.StringVar(&f.imported, "import", "", "take over the users of a NWAuth `file` (-: standard input); the daemon must not run")
+		fs.StringVar(&f.exported, "export", "", "write the users to a NWAuth `file` (-: standard output); the daemon must not run")
+	})
 	if errors.Is(err, flag.ErrHelp) {
 		return
 	}
 	if err == nil {
-		err = run(flags)
+		err = run(f)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tcpauthd:", err)
@@ -32,14 +51,12 @@ func main() {
 	}
 }
 
-// run is the directory's life, in order: configuration, user database,
-// listeners; and back: the answers under way, and the database last.
-func run(flags daemon.Flags) error {
-	if flags.Version {
+func run(f flags) error {
+	if f.Version {
 		fmt.Println("tcpauthd", daemon.Version())
 		return nil
 	}
-	c, err := conf.Load(flags.Config, conf.TcpauthdDaemon)
+	c, err := conf.Load(f.Config, conf.TcpauthdDaemon)
 	if err != nil {
 		return err
 	}
@@ -47,16 +64,33 @@ func run(flags daemon.Flags) error {
 	if err != nil {
 		return err
 	}
-	if flags.Check {
-		fmt.Println(flags.Config, "is good for tcpauthd")
+	if f.Check {
+		fmt.Println(f.Config, "is good for tcpauthd")
 		return nil
 	}
-	log, level := daemon.NewLogger(flags.LogLevel)
-	defer log.Sync()
 	ctx, stop := daemon.Signals(context.Background())
 	defer stop()
+	switch {
+	case (f.imported != "") && (f.exported != "" || f.stdio), f.exported != "" && f.stdio:
+		return errors.New("-import, -export and -stdio are for one at a time")
+	case f.imported != "":
+		return importFile(ctx, c, f.imported)
+	case f.exported != "":
+		return exportFile(ctx, c, f.exported)
+	}
+	log, level := daemon.NewLogger(f.LogLevel)
+	defer log.Sync()
+	options.Logger = log.Named("tcpauth")
+	if f.stdio {
+		return serveModule(ctx, c, options, log)
+	}
+	return serve(ctx, c, options, f, log, level)
+}
 
-	users, err := nwauth.Open(c.Path(c.Tcpauthd.Data), nwauth.Options{Logger: log.Named("nwauth")})
+// serve is the directory's life, in order: user database, listeners; and back:
+// the answers under way, and the database last.
+func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f flags, log *zap.Logger, level zap.AtomicLevel) error {
+	users, err := nwauth.Open(c.Path(c.Tcpauthd.Data), databaseOptions(c, log.Named("nwauth")))
 	if err != nil {
 		return err
 	}
@@ -65,7 +99,15 @@ func run(flags daemon.Flags) error {
 			log.Error("user database did not close in order", zap.Error(err))
 		}
 	}()
-	options.Logger = log.Named("tcpauth")
+	admin := daemon.Admin{Name: "tcpauthd", Level: level, Ready: users.Ready}
+	var r *replica
+	if c.Tcpauthd.Primary != "" {
+		if r, err = newReplica(c, users, log.Named("replica")); err != nil {
+			return err
+		}
+		options.State = r.state
+		admin.Ready, admin.Metrics, admin.Handlers = r.ready, r.metrics(), r.pages()
+	}
 	srv, err := tcpauth.NewServer(users, options)
 	if err != nil {
 		return err
@@ -75,20 +117,25 @@ func run(flags daemon.Flags) error {
 		return err
 	}
 
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, socket := range sockets {
 		group.Go(func() error {
 			if socket.Name == adminName {
-				return daemon.ServeAdmin(ctx, socket, daemon.Admin{Name: "tcpauthd", Level: level, Ready: users.Ready})
+				return daemon.ServeAdmin(ctx, socket, admin)
 			}
 			return srv.Serve(ctx, socket)
 		})
 	}
-	if err := daemon.Announce(flags.Ready, sockets); err != nil {
+	if r != nil {
+		group.Go(func() error { return r.follow(ctx) })
+	}
+	if err := daemon.Announce(f.Ready, sockets); err != nil {
 		stop()
 		return errors.Join(err, group.Wait())
 	}
-	log.Info("ready", zap.Int("users", users.Len()), zap.Int("listeners", len(sockets)))
+	log.Info("ready", zap.Int("users", users.Len()), zap.Int("listeners", len(sockets)), zap.String("primary", c.Tcpauthd.Primary))
 	err = group.Wait()
 	log.Info("stopped")
 	return err
