@@ -1,30 +1,13 @@
 package ldap_test
 
 import (
-	"flag"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"switchyard/lookup"
 	"switchyard/lookup/ldap"
 	"switchyard/lookup/lookuptest"
 )
-
-func TestMain(m *testing.M) {
-	// The bound on messages is the library's and for the whole process: set it
-	// before the tests' own servers use the library.
-	if _, err := ldap.New(nil, "", ldap.Options{}); err == nil {
-		panic("a directory without a server")
-	}
-	// The tests wait more than they work.
-	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
-		panic(err)
-	}
-	goleak.VerifyTestMain(m)
-}
 
 // options are those of the suite's accounts. Time-outs are long, for busy
 // machines; tests in which they pass set their own.
@@ -54,7 +37,7 @@ func TestContract(t *testing.T) {
 	t.Parallel()
 	s := startSlapd(t, "accounts.ldif")
 	opts := options()
-	opts.SearchTimeout, opts.BindTimeout = time.Second, time.Second
+	opts.SearchTimeout, opts.BindTimeout = 2*time.Second, 2*time.Second
 	lookuptest.Run(t, lookuptest.Fixture{
 		Open:    func(t *testing.T) lookup.Directory { return open(t, s.plain, opts) },
 		Break:   func(t *testing.T) { s.stop(t) },
@@ -67,7 +50,7 @@ func TestContract(t *testing.T) {
 // The same over each way to connect, and with a filter on another attribute.
 func TestContractOnEachTransport(t *testing.T) {
 	t.Parallel()
-	s := startSlapd(t, "accounts.ldif")
+	s := common(t)
 	startTLS := options()
 	startTLS.StartTLS, startTLS.TLS = true, s.tlsConfig()
 	implicit := options()

@@ -28,7 +28,7 @@ var anna = lookuptest.Account("anna@example.test")
 // configuration or the server's rules, and never as absent or rejected.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	s := startSlapd(t, "accounts.ldif", "faults.ldif")
+	s := common(t)
 	with := func(change func(*ldap.Options)) ldap.Options {
 		o := options()
 		change(&o)
@@ -149,7 +149,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestAmbiguousErrorIsTyped(t *testing.T) {
-	s := startSlapd(t, "accounts.ldif", "faults.ldif")
+	s := common(t)
 	d := openAll(t, []string{s.plain, s.plain}, "ou=twins,dc=example,dc=test", options())
 	_, err := d.Lookup(t.Context(), "twin@example.test")
 	var ambiguous *ldap.AmbiguousError
@@ -160,7 +160,7 @@ func TestAmbiguousErrorIsTyped(t *testing.T) {
 
 // TestMapping: other attributes, other filters, other scopes.
 func TestMapping(t *testing.T) {
-	s := startSlapd(t, "accounts.ldif", "faults.ldif")
+	s := common(t)
 	opts := options()
 	opts.Filter, opts.Name = "(mail={name})", "mail"
 	opts.Home, opts.Generation, opts.Status, opts.Quota, opts.Forward = "sn", "-", "-", "-", "-"

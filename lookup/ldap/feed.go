@@ -106,7 +106,8 @@ func (f *feed) follow(ctx context.Context, s *server) (live bool, err error) {
 	defer c.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { c.line.Close() })()
+	stop := context.AfterFunc(ctx, func() { c.line.Close() })
+	defer stop()
 	if err := s.bindService(c); err != nil {
 		return false, err
 	}
@@ -116,12 +117,19 @@ func (f *feed) follow(ctx context.Context, s *server) (live bool, err error) {
 	if err := s.offersSync(c); err != nil {
 		return false, err
 	}
+	if !stop() {
+		return false, ctx.Err()
+	}
 	pulse := make(chan struct{})
 	go func() {
 		defer close(pulse)
 		s.pulse(ctx, c)
 	}()
-	defer func() { cancel(); <-pulse }()
+	defer func() {
+		cancel()
+		c.Unbind() // RFC 4511 §4.3: a server with a search that goes on is told
+		<-pulse
+	}()
 
 	if f.from != s {
 		f.from, f.cookie = s, nil

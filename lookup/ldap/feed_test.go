@@ -207,7 +207,7 @@ func TestFeedMovesOn(t *testing.T) {
 
 func TestNoFeed(t *testing.T) {
 	t.Parallel()
-	s := startSlapdWith(t, "", "accounts.ldif") // without the overlay
+	s := common(t)
 	lookuptest.NoFeed(t, open(t, s.plain, options()))
 
 	// A server that does not say what it can, and answers like to any search.

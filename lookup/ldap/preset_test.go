@@ -2,7 +2,6 @@ package ldap_test
 
 import (
 	"errors"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,11 +13,7 @@ import (
 
 func TestPresets(t *testing.T) {
 	t.Parallel()
-	schema, err := filepath.Abs("../../testdata/ldif/shapes.schema")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := startSlapdSchemas(t, "", []string{schema}, "accounts.ldif", "shapes.ldif")
+	s := common(t)
 	const (
 		store1, store2 = "store1.laser.test", "store2.zimbra.test"
 		mib            = 1 << 20

@@ -45,6 +45,7 @@ type slapd struct {
 	client   tls.Certificate // of the service, for EXTERNAL
 	cmd      *exec.Cmd
 	exited   chan struct{}
+	stopping chan struct{} // closed before it is told to end
 	lastWord *strings.Builder
 }
 
@@ -101,17 +102,12 @@ access to * by users read by anonymous search
 // tells of changes. It ends with the test.
 func startSlapd(t testing.TB, ldifs ...string) *slapd {
 	t.Helper()
-	return startSlapdWith(t, "overlay syncprov", ldifs...)
+	return startSlapdWith(t, "overlay syncprov", nil, ldifs...)
 }
 
-// startSlapdWith starts a server with more lines of configuration.
-func startSlapdWith(t testing.TB, more string, ldifs ...string) *slapd {
-	t.Helper()
-	return startSlapdSchemas(t, more, nil, ldifs...)
-}
-
-// startSlapdSchemas starts a server with more schemas.
-func startSlapdSchemas(t testing.TB, more string, schemas []string, ldifs ...string) *slapd {
+// startSlapdWith starts a server with more lines of configuration and more
+// schemas.
+func startSlapdWith(t testing.TB, more string, schemas []string, ldifs ...string) *slapd {
 	t.Helper()
 	program(t, "slapd")
 	s := &slapd{dir: t.TempDir()}
@@ -155,11 +151,16 @@ func (s *slapd) start(t testing.TB) {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	cmd, exited := s.cmd, make(chan struct{})
-	s.exited = exited
+	cmd, exited, stopping := s.cmd, make(chan struct{}), make(chan struct{})
+	s.exited, s.stopping = exited, stopping
 	go func() {
-		cmd.Wait()
-		close(exited)
+		defer close(exited)
+		err := cmd.Wait()
+		select {
+		case <-stopping:
+		default:
+			fmt.Fprintf(os.Stderr, "slapd of %s ended by itself: %v\n", s.dir, err)
+		}
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -192,6 +193,7 @@ func (s *slapd) stop(t testing.TB) {
 	if s.cmd == nil || s.cmd.Process == nil {
 		return
 	}
+	close(s.stopping)
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	s.cmd.Process.Signal(syscall.SIGCONT)
 	select {

@@ -27,11 +27,11 @@ func wired(t *testing.T, raw string) (*lookuptest.Wire, string) {
 // TestContractOnAFaultyWire: bare, and behind a cache.
 func TestContractOnAFaultyWire(t *testing.T) {
 	t.Parallel()
-	s := startSlapd(t, "accounts.ldif")
+	s := common(t)
 	w, at := wired(t, s.tls)
 	opts := options()
 	opts.TLS = s.tlsConfig()
-	opts.SearchTimeout, opts.BindTimeout, opts.DialTimeout = time.Second, time.Second, time.Second
+	opts.SearchTimeout, opts.BindTimeout, opts.DialTimeout = 2*time.Second, 2*time.Second, 2*time.Second
 	fixture := lookuptest.Fixture{
 		Open:    func(t *testing.T) lookup.Directory { return open(t, at, opts) },
 		Break:   func(t *testing.T) { w.Stop() },
@@ -43,14 +43,14 @@ func TestContractOnAFaultyWire(t *testing.T) {
 		lookuptest.Run(t, fixture)
 	}
 	fixture.Open = func(t *testing.T) lookup.Directory {
-		c, err := cache.New(open(t, at, opts), cache.Options{Timeout: 2 * time.Second, Patience: 50 * time.Millisecond, BackOff: 30 * time.Millisecond})
+		c, err := cache.New(open(t, at, opts), cache.Options{Timeout: 4 * time.Second, Patience: 50 * time.Millisecond, BackOff: 30 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
-	fixture.Timeout = 2 * time.Second
+	fixture.Timeout = 4 * time.Second
 	t.Run("behind a cache", func(t *testing.T) { lookuptest.Run(t, fixture) })
 }
 
@@ -58,7 +58,7 @@ func TestContractOnAFaultyWire(t *testing.T) {
 // it cuts them without, an answer is the right one or unavailable.
 func TestSpoiltAnswers(t *testing.T) {
 	t.Parallel()
-	s := startSlapd(t, "accounts.ldif")
+	s := common(t)
 	short := options()
 	short.SearchTimeout, short.BindTimeout, short.DialTimeout = 300*time.Millisecond, 300*time.Millisecond, 300*time.Millisecond
 	short.BackOff = 40 * time.Millisecond
@@ -129,6 +129,6 @@ func rightOrUnavailable(t *testing.T, d lookup.Directory) {
 
 func TestHostileNames(t *testing.T) {
 	t.Parallel()
-	s := startSlapd(t, "accounts.ldif")
+	s := common(t)
 	lookuptest.RunHostile(t, func(t *testing.T) lookup.Directory { return open(t, s.plain, options()) })
 }
