@@ -438,3 +438,26 @@ func TestPanic(t *testing.T) {
 		t.Error("no word of it in the log")
 	}
 }
+
+// TestStopCompressed holds that a server that stops says goodbye through the
+// compressed layer too, to clients that idle and to those that do not.
+func TestStopCompressed(t *testing.T) {
+	f := start(t, Options{})
+	var clients []*raw
+	for _, last := range []string{"IDLE", "NOOP"} {
+		r := connect(t, f)
+		r.do("LOGIN ada@example.test secret", "OK")
+		r.do("COMPRESS DEFLATE", "OK")
+		c := compressed(t, &client{r.Conn, r.r})
+		r = &raw{t, c.Conn, c.r}
+		r.send("x " + last + "\r\n")
+		r.line()
+		clients = append(clients, r)
+	}
+	f.stop()
+	for _, r := range clients {
+		if line := r.line(); line != "* BYE Server is shutting down" {
+			t.Errorf("got %q", line)
+		}
+	}
+}
