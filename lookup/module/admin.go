@@ -47,7 +47,8 @@ func (m *Module) Set(ctx context.Context, name string, password *string, labels 
 	case absent && password == nil:
 		return false, lookup.ErrAbsent
 	}
-	labels, err = withGeneration(old, absent, labels)
+	first := max(uint64(time.Now().Unix()), m.deleted[name]+1)
+	labels, err = withGeneration(old, absent, first, labels)
 	if err != nil {
 		return false, err
 	}
@@ -74,8 +75,8 @@ func (m *Module) checkLabels(labels map[string]string) error {
 }
 
 // withGeneration returns the labels with the generation that a change of home
-// brings, and refuses one that would go down.
-func withGeneration(old lookup.Account, absent bool, labels map[string]string) (map[string]string, error) {
+// brings, first for a new account, and refuses one that would go down.
+func withGeneration(old lookup.Account, absent bool, first uint64, labels map[string]string) (map[string]string, error) {
 	home, isHome := labels[netwin.Home]
 	moved := isHome && home != old.Home
 	least := old.Generation
@@ -98,21 +99,30 @@ func withGeneration(old lookup.Account, absent bool, labels map[string]string) (
 	}
 	next := max(least, 1)
 	if absent {
-		next = uint64(time.Now().Unix())
+		next = first
 	}
 	labels = maps.Clone(labels)
 	labels[netwin.Generation] = strconv.FormatUint(next, 10)
 	return labels, netwin.CheckLabels(labels)
 }
 
+// maxDeleted bounds the deleted accounts whose generation is remembered. Once a
+// few seconds have passed, the time is as good.
+const maxDeleted = 10_000
+
 // Delete removes a user. The module is asked for the user first. Errors:
 // lookup.ErrAbsent, RefusedError when the module refuses, ErrUnavailable.
 func (m *Module) Delete(ctx context.Context, name string) error {
 	m.changes.Lock()
 	defer m.changes.Unlock()
-	if _, err := m.Lookup(ctx, name); err != nil {
+	a, err := m.Lookup(ctx, name)
+	if err != nil {
 		return err
 	}
+	if len(m.deleted) >= maxDeleted {
+		clear(m.deleted)
+	}
+	m.deleted[name] = a.Generation
 	return m.change(ctx, tcpauth.Request{Verb: tcpauth.Delete, Name: name})
 }
 

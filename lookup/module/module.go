@@ -89,7 +89,9 @@ type Module struct {
 	jobs    chan *job
 	waiting atomic.Int64
 	health  health
-	changes sync.Mutex // a change reads what is there before it writes
+
+	changes sync.Mutex        // a change reads what is there before it writes
+	deleted map[string]uint64 // generations of accounts that were deleted
 
 	closing context.Context // ends when Close is called
 	close   context.CancelFunc
@@ -113,7 +115,7 @@ func New(command []string, opts Options) (*Module, error) {
 			return nil, fmt.Errorf("module: %w", err)
 		}
 	}
-	m := &Module{command: command, opts: opts.withDefaults(), jobs: make(chan *job)}
+	m := &Module{command: command, opts: opts.withDefaults(), jobs: make(chan *job), deleted: make(map[string]uint64)}
 	m.closing, m.close = context.WithCancel(context.Background())
 	m.health.workers = m.opts.Processes
 	for i := range m.opts.Processes {
