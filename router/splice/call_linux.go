@@ -11,6 +11,7 @@ import (
 // a thread to go on elsewhere; moving 128 kB takes longer, and the thread finds
 // nothing to do. The errors are of type unix.Errno; EINTR is not among them.
 
+//go:uintptrescapes
 func call(trap, a, b, c uintptr) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall(trap, a, b, c)
@@ -24,6 +25,7 @@ func call(trap, a, b, c uintptr) (int, error) {
 	}
 }
 
+//go:uintptrescapes
 func call6(trap, a, b, c, d, e, f uintptr) (int, error) {
 	for {
 		n, _, errno := unix.RawSyscall6(trap, a, b, c, d, e, f)

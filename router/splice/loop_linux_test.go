@@ -235,7 +235,8 @@ func TestLayoutIsKnown(t *testing.T) {
 // Others are not held up.
 func TestSlowReader(t *testing.T) {
 	loopShapes(t, func(t *testing.T, k shape) {
-		const size = 24 << 20
+		const size = 4 << 20
+		k.small = true
 		l := newLoop(t, LoopOptions{Workers: 1, Pipes: 2})
 		var slow []*rig
 		var sessions []*parked
@@ -246,7 +247,7 @@ func TestSlowReader(t *testing.T) {
 			go func() { sent <- sendStream(r.backend, size, uint64(i)) }()
 		}
 		quick, _ := open(t, l, k, Options{})
-		for range 50 {
+		for range 10 {
 			echo(t, quick, 64<<10)
 		}
 		until(t, "stuck", func() bool { return stuck(t, l, sessions) })
@@ -290,7 +291,7 @@ func TestBusySessionsStarveNobody(t *testing.T) {
 		l := newLoop(t, LoopOptions{Workers: 1})
 		var stop atomic.Bool
 		var wg sync.WaitGroup
-		for range 3 {
+		for range 2 {
 			r, _ := open(t, l, k, Options{})
 			wg.Go(func() {
 				buf := make([]byte, 256<<10)
@@ -305,7 +306,7 @@ func TestBusySessionsStarveNobody(t *testing.T) {
 			wg.Go(func() { io.Copy(io.Discard, r.client); r.client.Close() })
 		}
 		ping, _ := open(t, l, k, Options{})
-		for range 100 {
+		for range 10 {
 			say(t, ping.client, "ping")
 			hear(t, ping.backend, "ping")
 			say(t, ping.backend, "pong")
