@@ -32,7 +32,9 @@ func parseFilter(template string) (filter, error) {
 		return nil, fmt.Errorf("filter %q: %w", template, err)
 	}
 	probed, err := ldap.CompileFilter(f.of(probe))
-	if err != nil || !sameShape(plain, probed) {
+	// The library takes some nonsense for a filter whose value it does not
+	// unescape: then a name would not be looked for as it is.
+	if err != nil || !sameShape(plain, probed) || strings.Count(values(probed), probe) < len(f)-1 {
 		return nil, fmt.Errorf("filter %q: %w", template, errors.New(placeholder+" is not in the place of a value"))
 	}
 	return f, nil
@@ -67,6 +69,19 @@ func sameShape(a, b *ber.Packet) bool {
 		}
 	}
 	return true
+}
+
+// values joins the leaves of a filter, with a separator that no attribute has
+// and no name that is looked up.
+func values(p *ber.Packet) string {
+	if len(p.Children) == 0 {
+		return p.Data.String() + "\x00\x00separator\x00\x00"
+	}
+	var b strings.Builder
+	for _, c := range p.Children {
+		b.WriteString(values(c))
+	}
+	return b.String()
 }
 
 // isAssertion reports whether p compares an attribute, named by its first
