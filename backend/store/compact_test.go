@@ -158,7 +158,7 @@ func TestCrashInCompaction(t *testing.T) {
 	}
 	every := 1
 	if testing.Short() {
-		every = 5
+		every = 12
 	}
 	for i, mem := range left {
 		if i%every != 0 && i != len(left)-1 {
@@ -192,7 +192,10 @@ func TestCompactUnderWay(t *testing.T) {
 	ctx := t.Context()
 	stop := make(chan struct{})
 	var compacting, sessions sync.WaitGroup
-	moved := 0
+	moved, deliveries := 0, 120
+	if testing.Short() {
+		deliveries = 50
+	}
 	compacting.Go(func() {
 		for {
 			done, err := s.Compact(ctx)
@@ -211,7 +214,7 @@ func TestCompactUnderWay(t *testing.T) {
 		u := createUser(t, s, fmt.Sprint("user", i))
 		sessions.Go(func() {
 			texts := map[backend.UID]string{}
-			for n := range 120 {
+			for n := range deliveries {
 				body := text(byte(n))
 				d := deliver(t, u, byte(n+1), body)
 				texts[d.UID] = body

@@ -44,6 +44,10 @@ func (t *tx) setFlags(e effect.FlagsSet) error {
 		}
 	}
 	if together {
+		if len(old) == int(tb.Messages) && tb.Overlaid > 0 { // what lies over them now tells nothing any more
+			t.delAll(rows.KeyUser(t.row.ID, rows.RowFlags, e.Mailbox[:]...))
+			tb.Overlaid = 0
+		}
 		t.put(rows.KeyFlags(t.row.ID, e.Mailbox, e.ModSeq, tb.flagRows), rows.Flags{Flags: e.Flags, UIDs: e.UIDs}.Append(nil))
 		tb.flagRows++
 		tb.Overlaid += uint64(len(old))
