@@ -435,6 +435,7 @@ func TestPanic(t *testing.T) {
 		t.Errorf("got %q, %v", all, err)
 	}
 	other.do("FETCH 1 FLAGS", "OK")
+	f.stop() // the connection closes before the log is written
 	if f.logs.FilterMessage("session panicked").Len() != 1 {
 		t.Error("no word of it in the log")
 	}
