@@ -155,7 +155,7 @@ var homes = map[string][]string{
 	"github.com/sergeymakinen/go-crypt":   {"lookup/nwauth", "lookup/nwauth/hash"},
 	"github.com/spf13/cobra":              {"cmd/switchyard"},
 	"github.com/xdg-go/stringprep":        {"lookup/nwauth/hash"},
-	"github.com/zeebo/xxh3":               {"backend/store", "backend/store/segment"},
+	"github.com/zeebo/xxh3":               {"backend/effect", "backend/store", "backend/store/segment"},
 	"go.uber.org/zap":                     {"*"},
 	"golang.org/x/crypto":                 {"lookup/nwauth", "lookup/nwauth/hash"},
 	"golang.org/x/net":                    {"internal/smtpd"},

@@ -31,8 +31,10 @@ func TestSpool(t *testing.T) {
 		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 			t.Errorf("files with names: %v, %v", left, err)
 		}
-		if s.Close() != nil || s.Close() != nil {
-			t.Error("close")
+		for range 2 {
+			if err := s.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
 		}
 	}
 }

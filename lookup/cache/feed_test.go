@@ -258,7 +258,7 @@ func TestRefreshAhead(t *testing.T) {
 		moved := anna
 		moved.Home = "b9"
 		s.next.Set(moved)
-		time.Sleep(90*time.Second - 1)
+		time.Sleep(90*time.Second - time.Microsecond)
 		s.lookup(anna.Name, lookup.AnswerFound, 0)
 		synctest.Wait()
 		if s.next.Lookups() != 1 {
