@@ -264,7 +264,7 @@ func TestRefreshAhead(t *testing.T) {
 		if s.next.Lookups() != 1 {
 			s.Fatalf("asked before the last part of the TTL")
 		}
-		time.Sleep(time.Nanosecond)
+		time.Sleep(time.Microsecond)
 		// The answer is still the old one, and one question brings the new one.
 		for range 10 {
 			if a, err := s.cache.Lookup(s.Context(), anna.Name); err != nil || a.Home != anna.Home && a.Home != "b9" {
