@@ -165,6 +165,14 @@ type running struct {
 // serve starts a server on a free port, or on the one given.
 func serve(t *testing.T, db *memory, opts ServerOptions, address ...string) *running {
 	t.Helper()
+	r := serveAny(t, db, opts, address...)
+	r.db = db
+	return r
+}
+
+// serveAny serves any database.
+func serveAny(t *testing.T, db Database, opts ServerOptions, address ...string) *running {
+	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	opts.Logger = zap.New(core)
 	srv, err := NewServer(db, opts)
@@ -182,7 +190,7 @@ func serve(t *testing.T, db *memory, opts ServerOptions, address ...string) *run
 		}
 	})
 	t.Cleanup(stop)
-	return &running{address: ln.Addr().String(), db: db, logs: logs, stop: stop}
+	return &running{address: ln.Addr().String(), logs: logs, stop: stop}
 }
 
 func newClient(t *testing.T, opts ClientOptions, servers ...string) *Client {

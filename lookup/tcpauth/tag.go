@@ -10,7 +10,7 @@ import (
 // of its answer, with a sum behind the tag:
 //
 //	#7f lookup anna@example.test
-//	#7f 0f6ca11e +OK anna@example.test config 0 tohost="b1"
+//	#7f aecf8fc9 +OK anna@example.test config 0 tohost="b1"
 //
 // The sum is the CRC-32C of the command as the server read it and of the
 // answer's lines up to this one. So an answer is believed only by who asked
