@@ -40,7 +40,7 @@ const patience = 20 * time.Second
 
 // process is a running tcpauthd.
 type process struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	cmd     *exec.Cmd
 	log     *os.File
@@ -64,7 +64,7 @@ func writeConfig(t *testing.T, address string, more ...string) string {
 }
 
 // start runs the daemon in dir and waits until it is ready.
-func start(t *testing.T, dir string) *process {
+func start(t testing.TB, dir string) *process {
 	t.Helper()
 	ready := filepath.Join(dir, "ready")
 	os.Remove(ready)
@@ -88,7 +88,10 @@ func start(t *testing.T, dir string) *process {
 			if err := json.Unmarshal(text, &a); err != nil {
 				t.Fatal(err)
 			}
-			p.address, p.admin = a.Listeners[tcpauthName][0], a.Listeners[adminName][0]
+			p.address = a.Listeners[tcpauthName][0]
+			if admin := a.Listeners[adminName]; len(admin) > 0 {
+				p.admin = admin[0]
+			}
 			return p
 		}
 		if time.Now().After(deadline) {

@@ -26,6 +26,18 @@
 // fail, with its file and number: a record that cannot be read must not become
 // a user who does not exist.
 //
+// The base and the log may begin with a line that only ours have, :: and a
+// mark: how many changes came before, and a sum over them. Import and a full
+// copy from a primary write a new base and make the logs void at the moment at
+// which the base gets its name; see meta in disk.go.
+//
+// # Changes and replicas
+//
+// Every durable change is told to who watches (DB implements lookup.Watcher)
+// and to replicas: DB.Stream sends the database and then its log, and a Replica
+// of another DB takes it over, line by line, under the same marks. A replica
+// refuses changes and names its primary.
+//
 // # Homes
 //
 // A set that changes tohost without giving homegen raises homegen by one, so

@@ -241,15 +241,17 @@ func (b *breaker) Change(line string, at netwin.Mark, sessions bool) error {
 func TestReplicaRefuses(t *testing.T) {
 	at := netwin.Mark{Position: 7, Sum: 9}
 	for what, f := range map[string]func(r *Replica) error{
-		"a line outside a copy":    func(r *Replica) error { return r.Line("a@x.test:*:") },
-		"the end of no copy":       func(r *Replica) error { return r.Copied(at) },
-		"another mark":             func(r *Replica) error { return r.Change("a@x.test:*:", at, false) },
-		"no record":                func(r *Replica) error { return errors.Join(r.Copy(at, 1), r.Line("rubbish")) },
-		"not as it is kept":        func(r *Replica) error { return errors.Join(r.Copy(at, 1), r.Line("A@x.test:*:")) },
-		"labels in another order":  func(r *Replica) error { return errors.Join(r.Copy(at, 1), r.Line(`a@x.test:*:b="1" a="2"`)) },
-		"a line end":               func(r *Replica) error { return errors.Join(r.Copy(at, 1), r.Line("a@x.test:*:\n")) },
-		"continuing somewhere":     func(r *Replica) error { return r.Continue(at) },
-		"a line behind the copy":   func(r *Replica) error { return errors.Join(r.Copy(at, 1), r.Copied(at.Next("x")), r.Line("a@x.test:*:")) },
+		"a line outside a copy":   func(r *Replica) error { return r.Line("a@x.test:*:") },
+		"the end of no copy":      func(r *Replica) error { return r.Copied(at) },
+		"another mark":            func(r *Replica) error { return r.Change("a@x.test:*:", at, false) },
+		"no record":               func(r *Replica) error { return errors.Join(r.Copy(at, 1), r.Line("rubbish")) },
+		"not as it is kept":       func(r *Replica) error { return errors.Join(r.Copy(at, 1), r.Line("A@x.test:*:")) },
+		"labels in another order": func(r *Replica) error { return errors.Join(r.Copy(at, 1), r.Line(`a@x.test:*:b="1" a="2"`)) },
+		"a line end":              func(r *Replica) error { return errors.Join(r.Copy(at, 1), r.Line("a@x.test:*:\n")) },
+		"continuing somewhere":    func(r *Replica) error { return r.Continue(at) },
+		"a line behind the copy": func(r *Replica) error {
+			return errors.Join(r.Copy(at, 1), r.Copied(at.Next("x")), r.Line("a@x.test:*:"))
+		},
 		"a change with a line end": func(r *Replica) error { return r.Change("a@x.test:*:\n", r.mark.Next("a@x.test:*:\n"), false) },
 	} {
 		db := openTest(t, t.TempDir(), replicaOptions)
@@ -294,9 +296,16 @@ func TestRestoredBackup(t *testing.T) {
 // opened afterwards is the old or the new one, never a mixture.
 func TestCopyAtEachStep(t *testing.T) {
 	dir, copies := t.TempDir(), memoryDir(t)
+	var mu sync.Mutex // the committer and a merge take steps
 	var seen []string
 	var before, after string
+	armed := false
 	check := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if !armed {
+			return
+		}
 		seen = append(seen, what)
 		c := filepath.Join(copies, fmt.Sprint(len(seen)))
 		if err := os.CopyFS(c, os.DirFS(dir)); err != nil {
@@ -317,14 +326,14 @@ func TestCopyAtEachStep(t *testing.T) {
 			t.Errorf("crash at %s: mark %s, then %s", what, mark, next)
 		}
 	}
-	armed := false
+	arm := func(on bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		armed = on
+	}
 	opts := quickOptions
 	opts.LogSize = 200
-	db, err := open(dir, opts, func(what string) {
-		if armed {
-			check(what)
-		}
-	})
+	db, err := open(dir, opts, check)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,11 +356,11 @@ func TestCopyAtEachStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	after = contents(t, other)
-	armed = true
+	arm(true)
 	if _, err := db.Import(t.Context(), strings.NewReader(in), nil); err != nil {
 		t.Fatal(err)
 	}
-	armed = false
+	arm(false)
 	if got := contents(t, db); got != after {
 		t.Errorf("got\n%s\nwant\n%s", got, after)
 	}

@@ -1,6 +1,7 @@
 package tcpauth
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,72 @@ func TestContract(t *testing.T) {
 		Hang:    func(*testing.T) { g.set("hanging") },
 		Mend:    func(*testing.T) { g.set("open") },
 		Timeout: short,
+	})
+}
+
+// oldFashioned stands in front of a server and hides from its client that it
+// takes tags.
+func oldFashioned(t *testing.T, target string) string {
+	t.Helper()
+	ln := listen(t)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			client, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer client.Close()
+				server, err := net.Dial("tcp", target)
+				if err != nil {
+					return
+				}
+				var both sync.WaitGroup
+				both.Go(func() { io.Copy(server, client); server.Close() })
+				lines := bufio.NewReader(server)
+				for {
+					line, err := lines.ReadString('\n')
+					if strings.HasPrefix(line, "+OK switchyard ") {
+						line = strings.Replace(line, " "+extTagged, "", 1)
+					}
+					io.WriteString(client, line)
+					if err != nil {
+						break
+					}
+				}
+				client.Close()
+				both.Wait()
+			})
+		}
+	})
+	t.Cleanup(func() { ln.Close(); wg.Wait() })
+	return ln.Addr().String()
+}
+
+// Without tags, one question at a time on a connection, it is the same.
+func TestContractWithoutTags(t *testing.T) {
+	const short = time.Second
+	var g *gate
+	lookuptest.Run(t, lookuptest.Fixture{
+		Open: func(t *testing.T) lookup.Directory {
+			g = newGate(t, serve(t, contract(t), ServerOptions{}).address)
+			timeout := 20 * time.Second
+			if strings.HasSuffix(t.Name(), "/hanging") {
+				timeout = short
+			}
+			return newClient(t, ClientOptions{Timeout: timeout}, oldFashioned(t, g.address))
+		},
+		Break:   func(*testing.T) { g.set("closed") },
+		Hang:    func(*testing.T) { g.set("hanging") },
+		Mend:    func(*testing.T) { g.set("open") },
+		Timeout: short,
+	})
+}
+
+func TestHostileNames(t *testing.T) {
+	lookuptest.RunHostile(t, func(t *testing.T) lookup.Directory {
+		return newClient(t, ClientOptions{Timeout: 20 * time.Second}, serve(t, contract(t), ServerOptions{}).address)
 	})
 }
 

@@ -11,6 +11,10 @@
 //	C: lookup berta@example.test
 //	S: -DEAD user database unavailable
 //
+// Servers of our own take any number of questions on one connection, tell of
+// changes (Client implements lookup.Watcher), and let replicas copy and follow
+// their database (Follow). Old clients and old servers never see any of it.
+//
 // PROTOCOL.md has the grammar, what its sources leave open, and our
 // extensions.
 //

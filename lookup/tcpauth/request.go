@@ -316,7 +316,8 @@ func (r *Request) parseSet(rest string) error {
 
 // parseSearch reads: pattern [-from n] [-max m].
 func (r *Request) parseSearch(rest string) error {
-	part := strings.Fields(rest)
+	// Other spaces than this one are characters like any.
+	part := strings.FieldsFunc(rest, func(r rune) bool { return r == ' ' })
 	if len(part)%2 != 1 || len(part) > 5 {
 		return netwin.Refuse("search takes a pattern, -from n, -max m")
 	}

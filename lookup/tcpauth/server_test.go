@@ -339,6 +339,8 @@ func FuzzSession(f *testing.F) {
 	f.Add([]byte("lookup anna@x.test\ncheck a b c\nset a (NULL) b=\"c\"\nquit\n"))
 	f.Add([]byte("auth x\r\nversion\r\nhelp\r\nsearch * -max 1\r\nxset a@b %20\r\ndel a@b\r\n"))
 	f.Add([]byte("\x00\xff\n\n\n"))
+	f.Add([]byte("#1 lookup anna@x.test\n#2 set a@b c\n#3 search *\n#2 check a@b c\n#\n#4 quit\n"))
+	f.Add([]byte("lookup a@b\nfeed\nreplicate\n#1 feed\nquit\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		srv, err := NewServer(newMemory(), ServerOptions{Secret: "x"})
 		if err != nil {
@@ -366,7 +368,13 @@ func FuzzSession(f *testing.F) {
 			if line == "" {
 				continue
 			}
-			if _, err := ParseReply(strings.TrimRight(line, "\r\n")); err != nil || !strings.HasSuffix(line, "\n") {
+			bare := []byte(strings.TrimRight(line, "\r\n"))
+			if isTagged(bare) {
+				if _, _, bare, err = parseTagged(bare); err != nil {
+					t.Fatalf("%q was answered with %q: %v", in, line, err)
+				}
+			}
+			if _, err := ParseReply(string(bare)); err != nil || !strings.HasSuffix(line, "\n") {
 				t.Fatalf("%q was answered with %q: %v", in, line, err)
 			}
 		}
