@@ -65,6 +65,8 @@ func (s *session) compress(context.Context) (reply, error) {
 		return reply{}, err
 	}
 	switch {
+	case !s.srv.o.Compress:
+		return reply{}, syntax.Errorf("Compression is not offered")
 	case name != "DEFLATE":
 		return reply{}, syntax.Errorf("An unknown way to compress")
 	case s.conn.deflated != nil:
