@@ -151,7 +151,7 @@ var homes = map[string][]string{
 	"github.com/jackc/pgx/v5":             {"lookup/postgres"},
 	"github.com/klauspost/compress":       {"backend/store/segment", "backend/imap/deflate"},
 	"github.com/pelletier/go-toml/v2":     {"conf"},
-	"github.com/prometheus/client_golang": {"internal/daemon", "router/console", "cmd/proxyd"},
+	"github.com/prometheus/client_golang": {"internal/daemon", "router/console", "cmd/proxyd", "cmd/tcpauthd"},
 	"github.com/sergeymakinen/go-crypt":   {"lookup/nwauth", "lookup/nwauth/hash"},
 	"github.com/spf13/cobra":              {"cmd/switchyard"},
 	"github.com/xdg-go/stringprep":        {"lookup/nwauth/hash"},
