@@ -185,8 +185,9 @@ func (c *Cluster) StartDirectory(ctx context.Context) (err error) {
 	return err
 }
 
-// adminTimeout bounds one change of the user database.
-const adminTimeout = 10 * time.Second
+// adminTimeout bounds one change of the user database: it is synced, on a disk
+// that may be busy with much else.
+const adminTimeout = 30 * time.Second
 
 // SetAccount adds or changes an account in the user database.
 func (c *Cluster) SetAccount(ctx context.Context, a Account) error {
@@ -206,7 +207,7 @@ func (c *Cluster) SetAccount(ctx context.Context, a Account) error {
 
 // Directory connects a client to the cluster's tcpauthd. The caller closes it.
 func (c *Cluster) Directory() (*tcpauth.Client, error) {
-	return tcpauth.NewClient([]string{c.TCPAddr}, tcpauth.ClientOptions{Secret: c.Secret})
+	return tcpauth.NewClient([]string{c.TCPAddr}, tcpauth.ClientOptions{Secret: c.Secret, Timeout: adminTimeout, Attempt: adminTimeout})
 }
 
 // Backend returns a backend by name, nil if there is none.
