@@ -2,7 +2,7 @@
 
 GO      ?= go
 PACKAGES = slapd ldap-utils haproxy swaks libnet-ssleay-perl curl isync fetchmail msmtp python3 \
-           dovecot-imapd dovecot-pop3d dovecot-lmtpd postgresql
+           dovecot-imapd dovecot-pop3d dovecot-lmtpd postgresql nginx libnginx-mod-mail
 FUZZTIME ?= 30s
 BIN      = bin
 
