@@ -24,9 +24,16 @@ type Back struct {
 	release      func() bool // ends the connection's bond with Dial's context
 }
 
-// Login returns what the proxy logs in with. An empty secret means that none
-// is configured.
-func (b *Back) Login() (name, secret string) { return b.name, b.secret }
+// Login returns what the proxy logs in with. On a connection in clear to another
+// machine the secret, which opens every mailbox, is withheld: it is empty, and
+// the login fails.
+func (b *Back) Login() (name, secret string) {
+	peer := b.Conn.RemoteAddr().Addr()
+	if b.Conn.TLS() == nil && peer.IsValid() && !peer.IsLoopback() {
+		return b.name, ""
+	}
+	return b.name, b.secret
+}
 
 // WantsStartTLS reports whether the connection must be upgraded before
 // anything of worth is said on it.
