@@ -46,7 +46,7 @@ func (s *session) capabilities() string {
 		}
 		return caps + " AUTH=PLAIN AUTH=LOGIN"
 	}
-	if s.srv.o.Compress && s.conn.deflated == nil {
+	if !s.srv.o.NoCompress && s.conn.deflated == nil {
 		caps += " COMPRESS=DEFLATE"
 	}
 	return caps + " NAMESPACE CHILDREN UNSELECT UIDPLUS MOVE MULTIAPPEND BINARY ESEARCH SEARCHRES WITHIN" +

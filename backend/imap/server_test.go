@@ -79,7 +79,6 @@ type wrap func(backend.Store) backend.Store
 
 func start(t testing.TB, o Options, wraps ...wrap) *fixture {
 	t.Helper()
-	o.Compress = true
 	st, err := store.Open("store", store.Options{FS: vfs.NewMem(), MaxMessage: 100 << 20, MemTable: 1 << 20, Fatal: func(err error) { t.Error(err) }})
 	if err != nil {
 		t.Fatal(err)

@@ -65,7 +65,7 @@ func (s *session) compress(context.Context) (reply, error) {
 		return reply{}, err
 	}
 	switch {
-	case !s.srv.o.Compress:
+	case s.srv.o.NoCompress:
 		return reply{}, syntax.Errorf("Compression is not offered")
 	case name != "DEFLATE":
 		return reply{}, syntax.Errorf("An unknown way to compress")

@@ -9,7 +9,6 @@ package deflate
 
 import (
 	"errors"
-	"io"
 	"net"
 	"time"
 
@@ -32,7 +31,7 @@ type Conn struct {
 func Over(below *wire.Conn) *Conn {
 	top := wire.NewConn(&layer{
 		below: below,
-		in:    flate.NewReaderOpts(below.Reader(), flate.WithPartialBlock()),
+		in:    newInflater(below.Reader()),
 	})
 	top.SetIdle(0) // the deadlines are below's
 	return &Conn{top, below}
@@ -52,20 +51,13 @@ func (c *Conn) Close() error { return c.below.Close() }
 // layer is the net.Conn that the upper wire.Conn speaks through.
 type layer struct {
 	below *wire.Conn
-	in    io.Reader
+	in    *inflater
 	sent  []byte // the end of what was sent, for the compressor to refer to
 }
 
-// Read returns decompressed bytes as soon as a block is complete: clients end
+// Read returns what the peer has sent before it waits for more: clients end
 // their commands with a partial flush as well as with a full one.
-func (l *layer) Read(p []byte) (int, error) {
-	n, err := l.in.Read(p)
-	var damaged flate.CorruptInputError
-	if errors.As(err, &damaged) {
-		err = ErrDamaged
-	}
-	return n, err
-}
+func (l *layer) Read(p []byte) (int, error) { return l.in.Read(p) }
 
 // ErrDamaged: the peer sent what is no compressed data.
 var ErrDamaged = errors.New("damaged compressed data")

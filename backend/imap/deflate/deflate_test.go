@@ -1,10 +1,13 @@
 package deflate
 
 import (
+	"bufio"
 	"bytes"
 	std "compress/flate"
+	"encoding/json"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +91,64 @@ func TestPartialFlush(t *testing.T) {
 	}
 }
 
+// TestPartialFlushOfZlib plays what zlib sent for batches of commands, each ended
+// with Z_PARTIAL_FLUSH: blocks with their own codes, whose last byte is not
+// complete. Each batch must be there before the next is sent.
+func TestPartialFlushOfZlib(t *testing.T) {
+	data, err := os.ReadFile("testdata/partial.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batches []struct {
+		Sent  []byte
+		Lines []string
+	}
+	if err := json.Unmarshal(data, &batches); err != nil {
+		t.Fatal(err)
+	}
+	c, peer := pair(t)
+	for i, b := range batches {
+		if _, err := peer.Write(b.Sent); err != nil {
+			t.Fatal(err)
+		}
+		for j, want := range b.Lines {
+			if got, err := c.ReadLine(1000); err != nil || string(got) != want {
+				t.Fatalf("batch %d, line %d: got %q, %v; want %q", i, j, got, err, want)
+			}
+		}
+	}
+}
+
+// TestEveryByteCounts cuts streams everywhere, and holds that what came is a
+// part of the whole, that it never shrinks, and that all of it is there at the
+// end, though the end of the stream is not.
+func TestEveryByteCounts(t *testing.T) {
+	text := []byte(strings.Repeat("the quick brown fox, ", 40) + strings.Repeat("z", 700))
+	for i := range text[:600] {
+		text[i] += byte(i * i % 7)
+	}
+	for level := range 10 {
+		var b bytes.Buffer
+		w, err := std.NewWriter(&b, level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(text)
+		w.Flush()
+		before := 0
+		for n := range b.Len() + 1 {
+			got, err := io.ReadAll(newInflater(bufio.NewReader(bytes.NewReader(b.Bytes()[:n]))))
+			if err != io.ErrUnexpectedEOF || !bytes.HasPrefix(text, got) || len(got) < before {
+				t.Fatalf("level %d, %d bytes: got %d bytes, %v", level, n, len(got), err)
+			}
+			before = len(got)
+		}
+		if before != len(text) {
+			t.Errorf("level %d: %d bytes of %d", level, before, len(text))
+		}
+	}
+}
+
 // bitWriter writes deflate's bits.
 type bitWriter struct {
 	out  []byte
@@ -164,7 +225,7 @@ func TestBomb(t *testing.T) {
 }
 
 // FuzzRead reads anything, and holds that what comes out is what the standard
-// library makes of it.
+// library makes of it, and that the two agree on what is damaged.
 func FuzzRead(f *testing.F) {
 	var b bytes.Buffer
 	w, err := flate.NewWriter(&b, 6)
@@ -177,17 +238,14 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte("a NOOP\r\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		const most = 1 << 20
-		near, far := net.Pipe()
-		done := make(chan struct{})
-		go func() { far.Write(data); far.Close(); close(done) }()
-		c := Over(wire.NewConn(near))
-		got, _ := io.ReadAll(io.LimitReader(c, most))
-		c.Close()
-		<-done
-		want, _ := io.ReadAll(io.LimitReader(std.NewReader(bytes.NewReader(data)), most))
+		got, err := io.ReadAll(io.LimitReader(newInflater(bufio.NewReader(bytes.NewReader(data))), most))
+		want, wantErr := io.ReadAll(io.LimitReader(std.NewReader(bytes.NewReader(data)), most))
 		n := min(len(got), len(want))
 		if !bytes.Equal(got[:n], want[:n]) || n < len(want) {
 			t.Fatalf("got %d bytes, want %d", len(got), len(want))
+		}
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("got %v, want %v", err, wantErr)
 		}
 	})
 }
