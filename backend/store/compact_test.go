@@ -184,6 +184,36 @@ func TestCrashInCompaction(t *testing.T) {
 	}
 }
 
+// TestRemoveDeadTogether: the sweeper and a compaction may find the same segment
+// dead; that is no error of either.
+func TestRemoveDeadTogether(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		s := openStore(t, vfs.NewMem(), compactOptions)
+		u := createUser(t, s, bob)
+		for n := range byte(24) {
+			deliver(t, u, n+1, text(n))
+		}
+		inbox, err := u.Mailbox(t.Context(), "INBOX")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.Expunge(t.Context(), inbox.ID, nil, false); err != nil {
+			t.Fatal(err)
+		}
+		var together sync.WaitGroup
+		for range 8 {
+			together.Go(func() {
+				if err := s.removeDead(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		together.Wait()
+		closeStore(t, s)
+	}
+}
+
 // TestCompactUnderWay compacts without end while sessions deliver, expunge and
 // read.
 func TestCompactUnderWay(t *testing.T) {

@@ -55,6 +55,7 @@ type Store struct {
 
 	sweeping   sync.WaitGroup
 	compacting sync.Mutex // held by the one compaction at a time
+	removing   sync.Mutex // held while dead segments are removed
 	stop       chan struct{}
 	wake       chan struct{} // a segment may have died
 }

@@ -69,6 +69,8 @@ func (s *Store) forgetDeliveries() error {
 // removeDead deletes the sealed segments that no body needs. What took the
 // last body away is durable in the log by then.
 func (s *Store) removeDead() error {
+	s.removing.Lock()
+	defer s.removing.Unlock()
 	for _, id := range s.segments.Sealed() {
 		if !s.live.dead(id) {
 			continue
