@@ -182,6 +182,14 @@ type Copied struct {
 	Dest        []UID
 }
 
+// The bounds of properties: bytes of a name and of a value, and how many a
+// mailbox or an account may have.
+const (
+	MaxPropertyName = 512
+	MaxProperty     = 256 << 10
+	MaxProperties   = 1000
+)
+
 // Store holds the mail of many users. It knows nothing of passwords or of who
 // may do what: that is decided before it is asked.
 type Store interface {
@@ -235,6 +243,18 @@ type User interface {
 
 	// Subscriptions returns the subscribed names, sorted.
 	Subscriptions(ctx context.Context) ([]string, error)
+
+	// Properties returns the values kept under names that begin with prefix,
+	// for a mailbox, or for the account when mailbox is zero: what servers
+	// remember beside the mail (annotations, rights, scripts). A mailbox that
+	// is gone has none. The maps and values are the caller's.
+	Properties(ctx context.Context, mailbox GUID, prefix string) (map[string][]byte, error)
+
+	// SetProperties keeps values under names, in one step; a nil value removes
+	// its name. A mailbox's properties go with it when it is renamed, and when
+	// it is deleted. Names have 1 to MaxPropertyName bytes and values up to
+	// MaxProperty. Errors: ErrNoMailbox, ErrTooBig, ErrTooMany, ErrBusy.
+	SetProperties(ctx context.Context, mailbox GUID, values map[string][]byte) error
 
 	// View returns the messages of a mailbox at this moment, with its
 	// attributes. It is cheap when another session has the mailbox open.

@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) backend.Store) {
 		{"Rename", testRename},
 		{"RenameInbox", testRenameInbox},
 		{"Subscriptions", testSubscriptions},
+		{"Properties", testProperties},
 		{"Append", testAppend},
 		{"Deliver", testDeliver},
 		{"Flags", testFlags},
@@ -40,7 +41,6 @@ func Run(t *testing.T, open func(t *testing.T) backend.Store) {
 		{"Watch", testWatch},
 		{"Views", testViews},
 		{"Together", testTogether},
-		{"Model", testModel},
 		{"Model", testModel},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.test(t, open(t)) })

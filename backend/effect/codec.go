@@ -50,6 +50,9 @@ func appendEffect(b []byte, e Effect) []byte {
 		return append(b, e.Mailbox[:]...)
 	case Subscribed:
 		return pack.Bool(pack.String(b, e.Name), e.On)
+	case PropertySet:
+		b = pack.String(append(b, e.Mailbox[:]...), e.Name)
+		return pack.Bool(pack.Bytes(b, e.Value), e.Gone)
 	case MessageAdded:
 		b = append(b, e.Mailbox[:]...)
 		b = pack.Uint(b, uint64(e.Message.UID))
@@ -111,6 +114,8 @@ func readEffect(in *pack.Reader) Effect {
 		return MailboxDeleted{Mailbox: readGUID(in)}
 	case kindSubscribed:
 		return Subscribed{Name: in.String(), On: in.Bool()}
+	case kindPropertySet:
+		return PropertySet{Mailbox: readGUID(in), Name: in.String(), Value: bytes.Clone(in.Bytes()), Gone: in.Bool()}
 	case kindMessageAdded:
 		e := MessageAdded{Mailbox: readGUID(in)}
 		uid := backend.UID(in.Uint32())

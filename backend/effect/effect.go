@@ -94,6 +94,15 @@ type Subscribed struct {
 	On   bool
 }
 
+// PropertySet keeps a value under a name, for a mailbox, or for the account when
+// Mailbox is zero; Gone removes it.
+type PropertySet struct {
+	Mailbox backend.GUID
+	Name    string
+	Value   []byte
+	Gone    bool
+}
+
 // MessageAdded puts a message into a mailbox. The body is named by its GUID.
 type MessageAdded struct {
 	Mailbox backend.GUID
@@ -151,6 +160,7 @@ const (
 	kindDelivered      kind = 11
 	kindQueueSet       kind = 12
 	kindQueueDeleted   kind = 13
+	kindPropertySet    kind = 14
 )
 
 func (UserCreated) kind() kind    { return kindUserCreated }
@@ -166,3 +176,4 @@ func (Expunged) kind() kind       { return kindExpunged }
 func (Delivered) kind() kind      { return kindDelivered }
 func (QueueSet) kind() kind       { return kindQueueSet }
 func (QueueDeleted) kind() kind   { return kindQueueDeleted }
+func (PropertySet) kind() kind    { return kindPropertySet }

@@ -41,6 +41,8 @@ func every() *Record {
 			QueueSet{ID: 3, Entry: []byte("entry"), Body: backend.GUID{1}, Size: 4},
 			QueueSet{ID: 3, Entry: []byte{}},
 			QueueDeleted{ID: 3},
+			PropertySet{Mailbox: box, Name: "n", Value: []byte("v")},
+			PropertySet{Name: "n", Value: []byte{}, Gone: true},
 		},
 	}
 }
@@ -51,8 +53,8 @@ func TestRecordComesBack(t *testing.T) {
 	for _, e := range want.Effects {
 		kinds[e.kind()] = true
 	}
-	if len(kinds) != int(kindQueueDeleted) {
-		t.Errorf("%d kinds tested of %d", len(kinds), kindQueueDeleted)
+	if len(kinds) != int(kindPropertySet) {
+		t.Errorf("%d kinds tested of %d", len(kinds), kindPropertySet)
 	}
 	b := AppendRecord(nil, want)
 	got, err := DecodeRecord(b)

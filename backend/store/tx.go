@@ -147,6 +147,8 @@ func (t *tx) apply(e effect.Effect) error {
 		} else {
 			t.del(rows.KeySubscription(id, e.Name))
 		}
+	case effect.PropertySet:
+		return t.setProperty(e)
 	case effect.MessageAdded:
 		return t.addMessage(e)
 	case effect.FlagsSet:
@@ -200,6 +202,7 @@ func (t *tx) deleteBox(e effect.MailboxDeleted) error {
 	t.delAll(rows.KeyUser(id, rows.RowMessage, e.Mailbox[:]...))
 	t.delAll(rows.KeyUser(id, rows.RowFlags, e.Mailbox[:]...))
 	t.delAll(rows.KeyUser(id, rows.RowTombstone, e.Mailbox[:]...))
+	t.delAll(rows.KeyProperty(id, e.Mailbox, ""))
 	t.del(rows.KeyMailbox(id, e.Mailbox))
 	tb.deleted = true
 	return nil

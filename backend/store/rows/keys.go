@@ -28,6 +28,7 @@ import (
 //	U id:16 b guid:16                where a body is, and how many messages have it
 //	U id:16 p guid:16                its structure; can be made again from the body
 //	U id:16 d delivery:32            a delivery id and what was answered
+//	U id:16 a mailbox:16 name        a property; of the account when mailbox is zero
 //	U id:16 q number:8               an entry of the node's queue (id zero)
 const (
 	SpaceApplied    = 'A'
@@ -47,6 +48,7 @@ const (
 	RowBody         = 'b'
 	RowStructure    = 'p'
 	RowDelivery     = 'd'
+	RowProperty     = 'a'
 	RowQueue        = 'q'
 )
 
@@ -93,6 +95,12 @@ func KeyMailbox(user, mailbox backend.GUID) []byte { return KeyUser(user, RowMai
 
 func KeySubscription(user backend.GUID, name string) []byte {
 	return KeyUser(user, RowSubscription, []byte(name)...)
+}
+
+// KeyProperty is a property's key, or with a part of the name the start of
+// several.
+func KeyProperty(user, mailbox backend.GUID, name string) []byte {
+	return append(KeyUser(user, RowProperty, mailbox[:]...), name...)
 }
 
 func KeyMessage(user, mailbox backend.GUID, uid backend.UID) []byte {
