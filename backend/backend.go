@@ -190,6 +190,12 @@ const (
 	MaxProperties   = 1000
 )
 
+// Quota is an amount of mail, used or allowed. As a limit, zero is none.
+type Quota struct {
+	Bytes    int64 // sum of the messages' sizes, in all mailboxes
+	Messages int64
+}
+
 // Store holds the mail of many users. It knows nothing of passwords or of who
 // may do what: that is decided before it is asked.
 type Store interface {
@@ -255,6 +261,14 @@ type User interface {
 	// it is deleted. Names have 1 to MaxPropertyName bytes and values up to
 	// MaxProperty. Errors: ErrNoMailbox, ErrTooBig, ErrTooMany, ErrBusy.
 	SetProperties(ctx context.Context, mailbox GUID, values map[string][]byte) error
+
+	// Limit sets how much the account may have from now on. It is remembered as
+	// long as anybody uses the account's mail and a while longer: whoever opens
+	// it says it again. What is there already stays.
+	Limit(limit Quota)
+
+	// Quota returns how much the account has, and the limit that was set last.
+	Quota(ctx context.Context) (used, limit Quota, err error)
 
 	// View returns the messages of a mailbox at this moment, with its
 	// attributes. It is cheap when another session has the mailbox open.

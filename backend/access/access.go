@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"switchyard/backend"
 	"switchyard/lookup"
@@ -210,7 +211,26 @@ func (g *Gate) open(ctx context.Context, account lookup.Account) (backend.User, 
 	if !g.Owns(account) {
 		return nil, g.moved(account)
 	}
-	return g.store.CreateUser(ctx, account.Name, account.Generation)
+	user, err := g.store.CreateUser(ctx, account.Name, account.Generation)
+	if err != nil {
+		return nil, err
+	}
+	user.Limit(limitOf(account))
+	return user, nil
+}
+
+// messagesAttribute is how many messages an account may have, beside the bytes
+// of its quota.
+const messagesAttribute = "maxmessages"
+
+// limitOf reads an account's quota. What is no number is no limit: nobody's mail
+// is refused for a typing mistake.
+func limitOf(account lookup.Account) backend.Quota {
+	messages, err := strconv.ParseInt(account.Attributes[messagesAttribute], 10, 64)
+	if err != nil {
+		messages = 0
+	}
+	return backend.Quota{Bytes: max(account.Quota, 0), Messages: max(messages, 0)}
 }
 
 func (g *Gate) moved(account lookup.Account) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strconv"
 	"testing"
 
 	"switchyard/backend"
@@ -16,12 +17,16 @@ type fakeStore struct {
 	backend.Store
 	generations map[string]uint64
 	created     int
+	limits      map[string]backend.Quota
 }
 
 type fakeUser struct {
 	backend.User
-	name string
+	name  string
+	store *fakeStore
 }
+
+func (u fakeUser) Limit(limit backend.Quota) { u.store.limits[u.name] = limit }
 
 func (u fakeUser) Account() string { return u.name }
 
@@ -29,7 +34,7 @@ func (s *fakeStore) User(_ context.Context, name string) (backend.User, error) {
 	if _, ok := s.generations[name]; !ok {
 		return nil, backend.ErrNoUser
 	}
-	return fakeUser{name: name}, nil
+	return fakeUser{name: name, store: s}, nil
 }
 
 func (s *fakeStore) CreateUser(_ context.Context, name string, generation uint64) (backend.User, error) {
@@ -37,7 +42,7 @@ func (s *fakeStore) CreateUser(_ context.Context, name string, generation uint64
 		s.created++
 	}
 	s.generations[name] = max(s.generations[name], generation)
-	return fakeUser{name: name}, nil
+	return fakeUser{name: name, store: s}, nil
 }
 
 func (s *fakeStore) Generation(_ context.Context, name string) (uint64, error) {
@@ -66,7 +71,7 @@ func setUp(t *testing.T) (*Gate, *fakeStore, *lookuptest.Scripted) {
 		account("late@example.test", "b1", 1, lookup.StatusSuspended),
 		account("gone@example.test", "b1", 1, lookup.StatusClosed),
 	)
-	store := &fakeStore{generations: make(map[string]uint64)}
+	store := &fakeStore{generations: make(map[string]uint64), limits: make(map[string]backend.Quota)}
 	g := New("b1", dir, store, Options{
 		Default: true, ProxyName: "proxy", ProxySecret: "between us", DefaultDomain: "example.test",
 		ProxyNetworks: []netip.Prefix{netip.MustParsePrefix("10.0.2.0/24")},
@@ -164,6 +169,26 @@ func TestRecipient(t *testing.T) {
 	}
 	if _, ok := store.generations["bert@example.test"]; ok {
 		t.Error("a mailbox was made for an account that lives elsewhere")
+	}
+}
+
+// TestLimits: the directory's quota is the store's from the login or delivery on
+// that shows it.
+func TestLimits(t *testing.T) {
+	g, store, dir := setUp(t)
+	for quota, want := range map[[2]string]backend.Quota{
+		{"1000", "7"}: {Bytes: 1000, Messages: 7}, {"0", ""}: {}, {"-5", "many"}: {},
+	} {
+		r := account("anna@example.test", "b1", 3, "")
+		r.Quota, _ = strconv.ParseInt(quota[0], 10, 64)
+		r.Attributes = map[string]string{"maxmessages": quota[1]}
+		dir.Set(r)
+		if _, _, err := g.Recipient(t.Context(), "anna@example.test", 0); err != nil {
+			t.Fatal(err)
+		}
+		if got := store.limits["anna@example.test"]; got != want {
+			t.Errorf("%q: limit %+v, want %+v", quota, got, want)
+		}
 	}
 }
 

@@ -190,12 +190,10 @@ func (n *node) users() []string {
 }
 
 func TestOverQuota(t *testing.T) {
-	n := newNode(t, settings{store: store.Options{Quota: func(account string) int64 {
-		if account == "ben@here.test" {
-			return 10
-		}
-		return 0
-	}}})
+	n := newNode(t, settings{})
+	ben := n.dir.accounts["ben@here.test"]
+	ben.Quota = 10
+	n.dir.accounts["ben@here.test"] = ben
 	c := n.secured(n.lmtp.ServeTLS)
 	c.run(proxyLogin)
 	deliver(c, "X: y", "1@out.test", "ben@here.test", "anna@here.test")

@@ -133,28 +133,6 @@ func (s *Store) settle(p segment.Place, err error) {
 	}
 }
 
-// room refuses what would go over the account's quota.
-func (t *tx) room(size int64) error {
-	limit := t.u.s.opts.Quota(t.u.account)
-	if limit <= 0 {
-		return nil
-	}
-	for id, b := range t.u.boxes {
-		if _, touched := t.boxes[id]; !touched {
-			size += b.Size
-		}
-	}
-	for _, tb := range t.boxes {
-		if !tb.deleted {
-			size += tb.Size
-		}
-	}
-	if size > limit {
-		return backend.ErrOverQuota
-	}
-	return nil
-}
-
 // errFull says that a mailbox has given all its UIDs.
 var errFull = errors.New("mailbox has no uids left")
 
@@ -213,7 +191,7 @@ func (m *mail) Append(ctx context.Context, mailbox string, messages []backend.In
 		if !ok {
 			return backend.ErrNoMailbox
 		}
-		if err := errors.Join(t.room(size), uidsLeft(b, len(in))); err != nil {
+		if err := errors.Join(t.room(size, len(in)), uidsLeft(b, len(in))); err != nil {
 			return err
 		}
 		for i := range in {
@@ -288,7 +266,7 @@ func (t *tx) deliver(mailbox string, id [32]byte, n *incoming) (out backend.Deli
 			return out, backend.ErrNoMailbox
 		}
 	}
-	if err := errors.Join(t.room(n.size), uidsLeft(b, 1)); err != nil {
+	if err := errors.Join(t.room(n.size, 1), uidsLeft(b, 1)); err != nil {
 		return out, err
 	}
 	if out.Appended, err = t.file(b, n); err != nil || id == [32]byte{} {

@@ -249,15 +249,11 @@ func TestUsersAreOne(t *testing.T) {
 
 func TestQuota(t *testing.T) {
 	limit := int64(len(text(1))) * 3
-	s := openStore(t, vfs.NewMem(), Options{Quota: func(account string) int64 {
-		if account == bob {
-			return limit
-		}
-		return 0
-	}})
+	s := openStore(t, vfs.NewMem(), Options{})
 	defer closeStore(t, s)
 	ctx := t.Context()
 	u := createUser(t, s, bob)
+	u.Limit(backend.Quota{Bytes: limit})
 	for n := range byte(3) {
 		deliver(t, u, n+1, text(1))
 	}
@@ -278,6 +274,15 @@ func TestQuota(t *testing.T) {
 		t.Error(err)
 	}
 	deliver(t, u, 9, text(1))
+	used, now, err := u.Quota(ctx)
+	if want := (backend.Quota{Bytes: limit, Messages: 3}); err != nil || used != want || now.Bytes != limit {
+		t.Errorf("used %+v of %+v, %v", used, now, err)
+	}
+	u.Limit(backend.Quota{Messages: 4})
+	deliver(t, u, 10, text(1))
+	if _, err := u.Append(ctx, "Sent", []backend.Incoming{in("x")}); !errors.Is(err, backend.ErrOverQuota) {
+		t.Errorf("a message too many: %v", err)
+	}
 }
 
 // recorder is a Replicator that keeps what it gets.

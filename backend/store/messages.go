@@ -186,7 +186,7 @@ func (m *mail) transfer(ctx context.Context, mailbox backend.GUID, uids []backen
 			for _, msg := range found {
 				size += msg.Size
 			}
-			if err := t.room(size); err != nil {
+			if err := t.room(size, len(found)); err != nil {
 				return err
 			}
 		}

@@ -33,10 +33,6 @@ type Options struct {
 	// compaction but by Compact.
 	CompactRate int64
 
-	// Quota returns how many bytes an account may store; nil, and 0, mean
-	// without limit. It must not block.
-	Quota func(account string) int64
-
 	// Replicator is told of every change; nil: none.
 	Replicator Replicator
 
@@ -65,9 +61,6 @@ func (o *Options) defaults() {
 	set(&o.Reserve, 64<<20)
 	if o.CompactRate == 0 {
 		o.CompactRate = 16 << 20
-	}
-	if o.Quota == nil {
-		o.Quota = func(string) int64 { return 0 }
 	}
 	if o.Fatal == nil {
 		logger := o.Logger

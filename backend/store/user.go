@@ -37,6 +37,7 @@ type user struct {
 	mu      sync.RWMutex // guards what follows; writers also hold lock
 	exists  bool
 	row     rows.Account
+	limit   backend.Quota
 	boxes   map[backend.GUID]*box
 	names   map[string]*box
 	subs    map[string]struct{}
