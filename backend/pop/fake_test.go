@@ -75,6 +75,8 @@ type user struct {
 	name string
 }
 
+func (*user) Limit(backend.Quota) {}
+
 func (s *memory) CreateUser(_ context.Context, account string, _ uint64) (backend.User, error) {
 	return &user{s: s, name: account}, nil
 }
