@@ -27,6 +27,7 @@ import (
 //	S*: text      passes over lines up to this one
 //	E:            the server has closed the connection
 //	X: action     tls | compress | append USER MAILBOX FILE [FLAG…] | directory down|up | expunge USER MAILBOX UID |
+//	              quota USER BYTES MESSAGES |
 //	              uidvalidity USER MAILBOX (from there on %V stands for it)
 //
 // A client is connected when it is first used; its greeting is read by the
@@ -199,6 +200,15 @@ func (d *dialog) action(who string, words []string) error {
 		d.clients[who] = compressed(d, c)
 	case "append":
 		d.f.append(d, words[1], words[2], testMessage(d, words[3]), words[4:]...)
+	case "quota":
+		var limit backend.Quota
+		if _, err := fmt.Sscan(words[2], &limit.Bytes); err != nil {
+			return err
+		}
+		if _, err := fmt.Sscan(words[3], &limit.Messages); err != nil {
+			return err
+		}
+		d.f.user(d, words[1]).Limit(limit)
 	case "directory":
 		d.f.dir.down.Store(words[1] == "down")
 	case "expunge":

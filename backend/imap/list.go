@@ -2,6 +2,7 @@ package imap
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -50,7 +51,13 @@ func (s *session) list(ctx context.Context) (reply, error) {
 		}
 		s.sendFolder(&l, f)
 		if l.statusItems != nil && f.mailbox != nil {
-			s.sendStatus(*f.mailbox, l.statusItems)
+			err := s.sendStatus(ctx, *f.mailbox, l.statusItems)
+			if errors.Is(err, backend.ErrNoMailbox) {
+				continue // deleted meanwhile
+			}
+			if err != nil {
+				return reply{}, err
+			}
 		}
 	}
 	return ok("Done")

@@ -3,6 +3,7 @@ package imap
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"switchyard/backend"
@@ -171,7 +172,9 @@ func (s *session) status(ctx context.Context) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	s.sendStatus(mailbox, items)
+	if err := s.sendStatus(ctx, mailbox, items); err != nil {
+		return reply{}, err
+	}
 	return ok("Done")
 }
 
@@ -184,7 +187,7 @@ func (s *session) statusItems() ([]string, error) {
 			return err
 		}
 		switch item {
-		case "MESSAGES", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "RECENT", "APPENDLIMIT", "MAILBOXID":
+		case "MESSAGES", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "RECENT", "APPENDLIMIT", "MAILBOXID", "DELETED-STORAGE":
 		case "HIGHESTMODSEQ":
 			s.condstore = true
 		default:
@@ -198,7 +201,14 @@ func (s *session) statusItems() ([]string, error) {
 	return items, err
 }
 
-func (s *session) sendStatus(m backend.Mailbox, items []string) {
+func (s *session) sendStatus(ctx context.Context, m backend.Mailbox, items []string) error {
+	var deletedStorage int64
+	if slices.Contains(items, "DELETED-STORAGE") {
+		var err error
+		if deletedStorage, err = s.deletedStorage(ctx, m); err != nil {
+			return err
+		}
+	}
 	s.out.Raw("* STATUS ").Mailbox(m.Name).Raw(" (")
 	for i, item := range items {
 		if i > 0 {
@@ -216,6 +226,8 @@ func (s *session) sendStatus(m backend.Mailbox, items []string) {
 			s.out.Num(uint64(m.Unseen))
 		case "DELETED":
 			s.out.Num(uint64(m.Deleted))
+		case "DELETED-STORAGE":
+			s.out.Num(uint64(deletedStorage))
 		case "SIZE":
 			s.out.Num(uint64(m.Size))
 		case "RECENT":
@@ -229,6 +241,7 @@ func (s *session) sendStatus(m backend.Mailbox, items []string) {
 		}
 	}
 	s.out.Raw(")").End()
+	return nil
 }
 
 // orTryCreate turns the answer "no such mailbox" into the hint that a client

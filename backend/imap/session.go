@@ -299,6 +299,12 @@ func commands() map[string]command {
 		"IDLE":        {run: (*session).idle, in: after},
 		"COMPRESS":    {run: (*session).compress, in: after},
 
+		"GETQUOTA":     {run: (*session).getQuota, in: after},
+		"GETQUOTAROOT": {run: (*session).getQuotaRoot, in: after},
+		"SETQUOTA":     {run: (*session).setQuota, in: after},
+		"GETMETADATA":  {run: (*session).getMetadata, in: after},
+		"SETMETADATA":  {run: (*session).setMetadata, in: after},
+
 		"CLOSE":       {run: (*session).close, in: inMailbox},
 		"UNSELECT":    {run: (*session).unselect, in: inMailbox},
 		"CHECK":       {run: (*session).noop, in: inMailbox},
