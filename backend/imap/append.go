@@ -39,7 +39,7 @@ func (s *session) append(ctx context.Context) (reply, error) {
 		if len(messages) == maxAppends {
 			return no("LIMIT", "Too many messages in one APPEND")
 		}
-		m, err := s.appendMessage(sp)
+		m, err := s.appendMessage(ctx, sp)
 		if err != nil {
 			return reply{}, err
 		}
@@ -74,7 +74,7 @@ func appendCode(done []backend.Appended) string {
 }
 
 // appendMessage reads a space, flags, a date and a message.
-func (s *session) appendMessage(sp *spool.Spool) (backend.Incoming, error) {
+func (s *session) appendMessage(ctx context.Context, sp *spool.Spool) (backend.Incoming, error) {
 	var m backend.Incoming
 	if err := s.lex.SP(); err != nil {
 		return m, err
@@ -102,6 +102,17 @@ func (s *session) appendMessage(sp *spool.Spool) (backend.Incoming, error) {
 		if err := s.lex.SP(); err != nil {
 			return m, err
 		}
+	}
+	if c := s.lex.Peek(); c == 'C' || c == 'c' {
+		if word, err := s.lex.Word(); err != nil || word != "CATENATE" {
+			return m, syntax.Errorf("A message is missing")
+		}
+		if err := s.lex.SP(); err != nil {
+			return m, err
+		}
+		whole, err := s.catenate(ctx, sp)
+		m.Body, m.Size = whole.Body, whole.Size
+		return m, err
 	}
 	utf8 := s.lex.Peek() == 'U' || s.lex.Peek() == 'u'
 	if utf8 { // RFC 6855 §4

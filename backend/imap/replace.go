@@ -39,7 +39,7 @@ func (s *session) runReplace(ctx context.Context, byUID bool) (reply, error) {
 	}
 	sp := spool.New(spool.Options{Dir: s.srv.o.SpoolDir, Limit: s.srv.o.MaxAppend})
 	defer sp.Close()
-	m, err := s.appendMessage(sp)
+	m, err := s.appendMessage(ctx, sp)
 	if err != nil {
 		return reply{}, err
 	}

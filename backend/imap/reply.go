@@ -58,7 +58,10 @@ func (s *session) answer(err error) (reply, error) {
 	var end *ending
 	var mistake *syntax.Error
 	var refused *syntax.Refused
+	var badURL *badURLError
 	switch {
+	case errors.As(err, &badURL):
+		return badURLReply(badURL), nil
 	case errors.As(err, &end):
 		return reply{}, end
 	case errors.As(err, &mistake):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -420,4 +421,45 @@ func balanced(l *Lexer) error {
 		_, _, err := l.NString()
 		return err
 	}
+}
+
+// TestURL holds what of RFC 5092 is understood, and that the rest is refused.
+func TestURL(t *testing.T) {
+	for text, want := range map[string]URL{
+		"/Drafts;UIDVALIDITY=7/;UID=20/;section=HEADER": {Mailbox: "Drafts", UIDValidity: 7, UID: 20, Item: Item{Section: message.Section{Text: message.Header}}},
+		"/INBOX/;uid=1/;SECTION=1.2":                    {Mailbox: "INBOX", UID: 1, Item: Item{Section: message.Section{Path: []int{1, 2}}}},
+		"/a%2Fb/c/;UID=1/;PARTIAL=3.4":                  {Mailbox: "a/b/c", UID: 1, Item: Item{Partial: true, Offset: 3, Count: 4}},
+		"/inbox/;UID=1/;PARTIAL=3":                      {Mailbox: "INBOX", UID: 1, Item: Item{Partial: true, Offset: 3, Count: 1 << 62}},
+		";UID=4294967295":                               {UID: 1<<32 - 1},
+		"/;UID=3":                                       {UID: 3},
+		"imap://joe@Example.COM/INBOX/;UID=2":           {User: "joe", Host: "example.com", Mailbox: "INBOX", UID: 2},
+		"IMAP://joe;AUTH=*@h:143/%C3%BC/;UID=2":         {User: "joe", Host: "h:143", Mailbox: "ü", UID: 2},
+	} {
+		got, err := ParseURL(text)
+		want.Item.Kind, want.Item.Peek = Body, true
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, %v; want %+v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{
+		"", "/", "/INBOX", "/INBOX/;UID=0", "/INBOX/;UID=x", "/INBOX/;UID=1;WHAT=2", "/INBOX/;UID=1/;SECTION=1.",
+		"/INBOX/;UID=1/;SECTION=HEADER.FIELDS%20({1}",
+		"/INBOX/;UID=1/;PARTIAL=1.0", "/INBOX/;UID=1/;PARTIAL=-1", "/%zz/;UID=1", "/%00/;UID=1", "/%ff/;UID=1", "imap:///INBOX/;UID=1",
+		"/INBOX/;UID=4294967296", "/" + strings.Repeat("x", maxURL) + "/;UID=1",
+	} {
+		if got, err := ParseURL(text); err == nil {
+			t.Errorf("%q: got %+v", text, got)
+		}
+	}
+}
+
+// FuzzURL: whatever comes, a URL that is understood names a message.
+func FuzzURL(f *testing.F) {
+	f.Add("/Drafts;UIDVALIDITY=7/;UID=20/;section=HEADER.FIELDS%20(A%20B)/;PARTIAL=1.2")
+	f.Add("imap://joe@example.com/INBOX/;UID=2")
+	f.Fuzz(func(t *testing.T, text string) {
+		if u, err := ParseURL(text); err == nil && (u.UID == 0 || u.Item.Kind != Body) {
+			t.Fatalf("%+v", u)
+		}
+	})
 }
