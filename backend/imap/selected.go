@@ -112,18 +112,7 @@ func (s *session) selectParameter(q *syntax.QResync) error {
 // describe sends the untagged data of SELECT.
 func (s *session) describe(view backend.View) {
 	box := s.box
-	unseen := 0
-	wanted := !s.rev2 && !s.uidOnly && view.Mailbox.Unseen > 0
-	var last []string // equal sets of flags mostly share memory
-	for i, m := range box.known.All() {
-		if wanted && unseen == 0 && !slices.Contains(m.Flags, backend.FlagSeen) {
-			unseen = i + 1
-		}
-		if len(m.Flags) > 0 && (len(last) != len(m.Flags) || &last[0] != &m.Flags[0]) {
-			last = m.Flags
-			box.addKeywords(m.Flags)
-		}
-	}
+	box.keywords = slices.Clone(box.known.Keywords())
 	s.sendKeywords()
 	if box.readOnly {
 		s.untagged("OK [PERMANENTFLAGS ()] No flag can be changed")
@@ -133,8 +122,8 @@ func (s *session) describe(view backend.View) {
 	s.out.Raw("* ").Num(uint64(box.known.Len())).Raw(" EXISTS").End()
 	if !s.rev2 {
 		s.untagged("0 RECENT")
-		if unseen > 0 {
-			s.untagged("OK [UNSEEN " + strconv.Itoa(unseen) + "] The first that was not read")
+		if first, found := box.known.FirstUnseen(); found && !s.uidOnly {
+			s.untagged("OK [UNSEEN " + strconv.Itoa(first+1) + "] The first that was not read")
 		}
 	}
 	s.out.Raw("* OK [UIDVALIDITY ").Num(uint64(view.Mailbox.UIDValidity)).Raw("] UIDs are valid").End()
