@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// results is what was measured so far.
+type results struct {
+	o       *options
+	samples map[string][]sample // by work and peer; of all rounds, in order
+	reasons map[string]error    // why there are none
+	before  string              // load averages
+	load    string
+}
+
+func newResults(o *options) *results {
+	return &results{o: o, samples: make(map[string][]sample), reasons: make(map[string]error), before: loadAverage()}
+}
+
+func cell(w work, p string) string { return w.name + " " + p }
+
+func (r *results) add(w work, p peer, s sample, err error) {
+	if err != nil {
+		r.reasons[cell(w, p.name)] = err
+		return
+	}
+	r.samples[cell(w, p.name)] = append(r.samples[cell(w, p.name)], s)
+}
+
+// failed reports whether a proxy failed at a work: it is not tried again.
+func (r *results) failed(w work, p peer) bool { return r.reasons[cell(w, p.name)] != nil }
+
+// last is the newest measurement, for the one who waits.
+func (r *results) last(w work, p peer) string {
+	if err := r.reasons[cell(w, p.name)]; err != nil {
+		return "– " + err.Error()
+	}
+	all := r.samples[cell(w, p.name)]
+	return all[len(all)-1].String() + " " + w.kind.unit()
+}
+
+func (s sample) String() string {
+	if s.helper > 0 {
+		return number(s.proxy) + " + " + number(s.helper)
+	}
+	return number(s.proxy)
+}
+
+// number writes 12345 as 12,345.
+func number(x float64) string {
+	digits := fmt.Sprintf("%.0f", x)
+	sign := ""
+	if digits[0] == '-' {
+		sign, digits = "-", digits[1:]
+	}
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return sign + digits
+}
+
+// markdown is the table with what has to be said about it.
+func (r *results) markdown() string {
+	var out strings.Builder
+	out.WriteString("| |")
+	for _, p := range r.o.peers {
+		fmt.Fprintf(&out, " %s |", p.title)
+	}
+	out.WriteString(" bar | Switchyard against it | |\n|---|" + strings.Repeat("--:|", len(r.o.peers)) + "---|--:|---|\n")
+	for _, w := range r.o.works {
+		fmt.Fprintf(&out, "| %s, %s |", w.title, w.kind.unit())
+		for _, p := range r.o.peers {
+			fmt.Fprintf(&out, " %s |", r.median(w, p.name))
+		}
+		value, verdict := r.verdict(w)
+		fmt.Fprintf(&out, " %s | %s | %s |\n", w.bar, value, verdict)
+	}
+	r.notes(&out)
+	return out.String()
+}
+
+// median of the rounds, proxy and helper each for itself.
+func (r *results) median(w work, p string) string {
+	all := r.samples[cell(w, p)]
+	if len(all) == 0 || r.reasons[cell(w, p)] != nil {
+		return "–"
+	}
+	var proxy, helper []float64
+	for _, s := range all {
+		proxy, helper = append(proxy, s.proxy), append(helper, s.helper)
+	}
+	return sample{median(proxy), median(helper)}.String()
+}
+
+// median of some numbers; of an even count, the mean of the two in the middle.
+func median(xs []float64) float64 {
+	if len(xs) == 0 {
+		return 0
+	}
+	xs = slices.Sorted(slices.Values(xs))
+	n := len(xs)
+	return (xs[(n-1)/2] + xs[n/2]) / 2
+}
+
+func (b bar) String() string {
+	if b.peer == "" {
+		return "≤ " + number(b.limit)
+	}
+	return fmt.Sprintf("≤ %.2f × %s", b.factor, b.peer)
+}
+
+// verdict compares proxyd with the bar: the median of the ratios, each taken
+// inside a round, so that a round in which the machine was busy with something
+// else counts for both.
+func (r *results) verdict(w work) (value, verdict string) {
+	own := r.samples[cell(w, ours)]
+	if len(own) == 0 || r.reasons[cell(w, ours)] != nil {
+		return "–", ""
+	}
+	met := map[bool]string{true: "met", false: "missed"}
+	if w.bar.peer == "" {
+		var all []float64
+		for _, s := range own {
+			all = append(all, s.sum())
+		}
+		m := median(all)
+		return number(m), met[m <= w.bar.limit]
+	}
+	other := r.samples[cell(w, w.bar.peer)]
+	if len(other) == 0 || r.reasons[cell(w, w.bar.peer)] != nil {
+		return "–", ""
+	}
+	var ratios []float64
+	for i := range min(len(own), len(other)) {
+		ratios = append(ratios, own[i].sum()/other[i].sum())
+	}
+	m := median(ratios)
+	return fmt.Sprintf("%.2f × (%.2f–%.2f)", m, slices.Min(ratios), slices.Max(ratios)), met[m <= w.bar.factor]
+}
+
+// notes says under which circumstances, and why cells are empty.
+func (r *results) notes(out *strings.Builder) {
+	var versions []string
+	for _, p := range r.o.peers {
+		v, err := p.version(r.o)
+		if err != nil {
+			v = "–"
+		}
+		versions = append(versions, p.title+" "+v)
+	}
+	fmt.Fprintf(out, "\n%s; %d cores, one worker each on core %s, clients (%d at a time) and stub on core %s. Medians of %d rounds; helper's CPU behind the +; ratios are medians of the rounds' own ratios, with the least and the greatest. Idle: slope of PSS from %s to %s sessions. Load average before %s, after %s.\n",
+		strings.Join(versions, ", "), runtime.NumCPU(), r.o.proxyCore, r.o.concurrency, r.o.loadCore, r.o.rounds, number(float64(r.o.few)), number(float64(r.o.many)), r.before, r.load)
+	for _, p := range r.o.peers {
+		if p.many > 0 && p.many < r.o.many && slices.ContainsFunc(r.o.works, func(w work) bool { return w.kind == idle }) {
+			fmt.Fprintf(out, "%s has a process for each session: its slope is from %d to %d.\n", p.title, p.many/6, p.many)
+		}
+	}
+	for _, w := range r.o.works {
+		for _, p := range r.o.peers {
+			if err := r.reasons[cell(w, p.name)]; err != nil && !errors.Is(err, errUnsupported) {
+				fmt.Fprintf(out, "\n– %s, %s: %v\n", w.title, p.title, err)
+			}
+		}
+	}
+}
+
+// loadAverage of the last minute, "–" where it cannot be read.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	first, _, _ := bytes.Cut(b, []byte(" "))
+	if err != nil {
+		return "–"
+	}
+	return string(first)
+}
