@@ -140,7 +140,7 @@ func TestVocabularyIsPlain(t *testing.T) {
 // Each module has one home where that can be.
 var homes = map[string][]string{
 	"github.com/armon/go-proxyproto":      {"router/admit"},
-	"github.com/cockroachdb/pebble/v2":    {"backend/store", "backend/store/rows", "backend/store/segment"},
+	"github.com/cockroachdb/pebble/v2":    {"backend/store", "backend/store/rows", "backend/store/segment", "backend/textindex"},
 	"github.com/emersion/go-imap/v2":      {"backend/imap", "cmd/switchyard"},
 	"github.com/emersion/go-message":      {"backend/queue", "internal/message"},
 	"github.com/emersion/go-sasl":         {"backend/queue"},

@@ -90,7 +90,7 @@ func (s *session) find(ctx context.Context, cmd syntax.Search) (found []int, box
 		return nil, nil, reply{status: "NO", code: "BADCHARSET (UTF-8 US-ASCII)", text: "The charset is not supported"}, nil
 	}
 	s.condstore = s.condstore || cmd.ModSeq
-	box = &search.Mailbox{User: s.user, ID: s.box.id, Messages: s.box.known, Saved: s.box.saved, Cache: s.srv.cache}
+	box = &search.Mailbox{User: s.user, ID: s.box.id, Messages: s.box.known, Saved: s.box.saved, Cache: s.srv.cache, Index: s.srv.o.Index}
 	found, err = box.Find(ctx, cmd.Key)
 	s.box.dirty = s.box.dirty || box.Gone // expunged by another session
 	return found, box, reply{}, err

@@ -21,6 +21,7 @@ import (
 
 	"switchyard/backend/access"
 	"switchyard/backend/imap/search"
+	"switchyard/backend/textindex"
 	"switchyard/internal/origin"
 	"switchyard/internal/tlsconf"
 	"switchyard/internal/wire"
@@ -62,6 +63,9 @@ type Options struct {
 	// SearchCache is how many bytes of memory all sessions together spend on
 	// what SORT, THREAD and SEARCH have learnt of messages. Zero: 32 MiB.
 	SearchCache int64
+
+	// Index answers searches for texts; nil: messages are read for them.
+	Index *textindex.Index
 
 	// NoCompress leaves out COMPRESS=DEFLATE, which costs the server some CPU
 	// and 50 KiB a session.

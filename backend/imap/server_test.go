@@ -21,6 +21,7 @@ import (
 	"switchyard/backend"
 	"switchyard/backend/access"
 	"switchyard/backend/store"
+	"switchyard/backend/textindex"
 	"switchyard/internal/server"
 	"switchyard/lookup"
 
@@ -101,6 +102,9 @@ func start(t testing.TB, o Options, wraps ...wrap) *fixture {
 	o.Logger = zap.New(core)
 	o.Hostname = "b1.example.test"
 	o.SpoolDir = t.TempDir()
+	if o.Index, err = textindex.Open("index", textindex.Options{FS: vfs.NewMem()}); err != nil {
+		t.Fatal(err)
+	}
 	o.TLS, f.tls = testTLS(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -124,6 +128,9 @@ func start(t testing.TB, o Options, wraps ...wrap) *fixture {
 	}
 	t.Cleanup(func() {
 		f.stop()
+		if err := o.Index.Close(); err != nil {
+			t.Error(err)
+		}
 		if err := st.Close(); err != nil {
 			t.Error(err)
 		}

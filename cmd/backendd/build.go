@@ -8,6 +8,7 @@ import (
 	"switchyard/backend/pop"
 	"switchyard/backend/queue"
 	"switchyard/backend/smtp"
+	"switchyard/backend/textindex"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
 	"switchyard/internal/server"
@@ -73,7 +74,7 @@ type listening struct {
 }
 
 // listen opens all sockets. On an error none stays open.
-func listen(c *conf.Config, gate *access.Gate, q *queue.Queue, log *zap.Logger) (out []listening, err error) {
+func listen(c *conf.Config, gate *access.Gate, q *queue.Queue, texts *textindex.Index, log *zap.Logger) (out []listening, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range out {
@@ -87,7 +88,7 @@ func listen(c *conf.Config, gate *access.Gate, q *queue.Queue, log *zap.Logger) 
 			return nil, err
 		}
 	}
-	s := &servers{c: c, gate: gate, queue: q, certificate: certificate, drops: pop.NewMaildrops(), log: log}
+	s := &servers{c: c, gate: gate, queue: q, texts: texts, certificate: certificate, drops: pop.NewMaildrops(), log: log}
 	for _, l := range c.Backendd.Listeners {
 		mode, err := modeOr(l.TLS, tlsconf.StartTLS)
 		if err != nil {
@@ -114,6 +115,7 @@ type servers struct {
 	c           *conf.Config
 	gate        *access.Gate
 	queue       *queue.Queue
+	texts       *textindex.Index
 	certificate *tls.Config
 	log         *zap.Logger
 	drops       *pop.Maildrops
@@ -134,7 +136,7 @@ func (s *servers) handler(l conf.Listener, mode tlsconf.Mode) server.Handler {
 	case "imap":
 		srv := imap.New(s.gate, imap.Options{
 			TLS: certificate, Mode: mode, RequireTLS: !l.CleartextLogin, Hostname: s.c.Backendd.Hostname,
-			MaxAppend: s.c.Backendd.MaxMessage, Logger: s.log.With(zap.String("node", nodeName(s.c))),
+			MaxAppend: s.c.Backendd.MaxMessage, Index: s.texts, Logger: s.log.With(zap.String("node", nodeName(s.c))),
 		})
 		clear, implicit = srv.Serve, srv.Serve
 	case "pop3":

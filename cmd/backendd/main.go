@@ -8,10 +8,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"switchyard/backend/access"
 	"switchyard/backend/queue"
 	"switchyard/backend/store"
+	"switchyard/backend/textindex"
 	"switchyard/cmd/internal/directory"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
@@ -69,6 +71,15 @@ func run(flags daemon.Flags) error {
 			log.Error("store did not close in order", zap.Error(err))
 		}
 	}()
+	texts, err := textindex.Open(filepath.Join(c.Path(c.Backendd.Data), "textindex"), textindex.Options{Logger: log.Named("textindex")})
+	if err != nil {
+		return fmt.Errorf("open the text index: %w", err)
+	}
+	defer func() {
+		if err := texts.Close(); err != nil {
+			log.Warn("text index did not close in order", zap.Error(err))
+		}
+	}()
 	gate := access.New(c.Backendd.Backend, accounts, mail, gateOptions(c, log))
 	out, err := queueOptions(c, log)
 	if err != nil {
@@ -78,7 +89,7 @@ func run(flags daemon.Flags) error {
 	if err != nil {
 		return fmt.Errorf("read the outbound queue: %w", err)
 	}
-	listeners, err := listen(c, gate, outbound, log)
+	listeners, err := listen(c, gate, outbound, texts, log)
 	if err != nil {
 		return err
 	}

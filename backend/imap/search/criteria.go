@@ -55,7 +55,7 @@ func (m *Mailbox) compile(k syntax.Key) criterion {
 	case syntax.InSet, syntax.InUIDs:
 		return m.compileSet(k)
 	case syntax.InHeader, syntax.InBody, syntax.InText:
-		return compileText(k)
+		return m.compileText(k)
 	case syntax.SentBefore, syntax.SentOn, syntax.SentSince:
 		return compileSent(k)
 	default:

@@ -11,6 +11,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/imap/syntax"
+	"switchyard/backend/textindex"
 	"switchyard/internal/message"
 )
 
@@ -21,6 +22,9 @@ type Mailbox struct {
 	Messages backend.Messages
 	Saved    []backend.UID // what $ stands for, ascending
 	Cache    *Cache        // required; shared by all sessions
+
+	// Index answers keys about texts; nil: messages are read for them.
+	Index *textindex.Index
 
 	// Gone is set once a message of Messages was found expunged by another
 	// session. Such a message matches nothing that needs its content.

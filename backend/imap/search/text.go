@@ -4,11 +4,12 @@ import (
 	"strings"
 
 	"switchyard/backend/imap/syntax"
+	"switchyard/backend/textindex"
 	"switchyard/internal/message"
 )
 
 // compileText makes the keys that look for a string.
-func compileText(k syntax.Key) criterion {
+func (m *Mailbox) compileText(k syntax.Key) criterion {
 	needle := message.NewNeedle(k.Text)
 	switch {
 	case k.Op == syntax.InHeader && k.Envelope && (k.Field == "SUBJECT" || k.Field == "FROM"):
@@ -34,8 +35,14 @@ func compileText(k syntax.Key) criterion {
 			return needle.InHeader(content, root, k.Field)
 		}}
 	}
-	whole := k.Op == syntax.InText
+	whole, indexed := k.Op == syntax.InText, m.indexed(k)
 	return criterion{inBody, func(c *candidate) (bool, error) {
+		switch hit, err := indexed(c); {
+		case err != nil:
+			return false, err
+		case hit != textindex.Maybe:
+			return hit == textindex.Yes, nil
+		}
 		content, root, err := c.open()
 		if err != nil {
 			return false, err
@@ -47,6 +54,32 @@ func compileText(k syntax.Key) criterion {
 		}
 		return needle.InBody(content, root)
 	}}
+}
+
+// fewMessages are sooner read than indexed, as long as the index has to be
+// brought up to date for them.
+const fewMessages = 20
+
+// indexed asks the index about a text, once for all messages and only when the
+// cheaper keys have left one.
+func (m *Mailbox) indexed(k syntax.Key) func(*candidate) (textindex.Hit, error) {
+	if m.Index == nil || m.Messages.Len() < fewMessages {
+		return func(*candidate) (textindex.Hit, error) { return textindex.Maybe, nil }
+	}
+	zone := textindex.Body
+	if k.Op == syntax.InText {
+		zone = textindex.Text
+	}
+	var hits []textindex.Hit
+	return func(c *candidate) (textindex.Hit, error) {
+		if hits == nil {
+			var err error
+			if hits, err = m.Index.Find(c.ctx, m.User, m.ID, m.Messages, k.Text, zone); err != nil {
+				return textindex.Maybe, err
+			}
+		}
+		return hits[c.position], nil
+	}
 }
 
 // inFacts answers SUBJECT and FROM, from memory where that is possible.
