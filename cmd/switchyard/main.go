@@ -14,6 +14,15 @@ import (
 func main() {
 	ctx, stop := daemon.Signals(context.Background())
 	defer stop()
+	if err := newRoot().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "switchyard:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// newRoot makes the tool with all its commands.
+func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "switchyard",
 		Short:         "Look after a Switchyard mail cluster",
@@ -21,10 +30,6 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(demoCommand())
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "switchyard:", err)
-		stop()
-		os.Exit(1)
-	}
+	root.AddCommand(whoCommand(), kickCommand(), drainCommand(), undrainCommand(), backendsCommand(), routeCommand(), demoCommand())
+	return root
 }
