@@ -1,14 +1,17 @@
 // Package tlsconf makes the TLS configurations of listeners and of connections
 // to backends. The two are separate on purpose: what we accept from clients
 // never decides what we demand from a backend.
+//
+// A listener's certificates are a Store's, which chooses by the name that the
+// client asks for and takes renewed files over while it runs:
+//
+//	store, err := tlsconf.NewStore([]tlsconf.Pair{{CertFile: "mail.pem", KeyFile: "mail.key"}}, tlsconf.StoreOptions{})
+//	config, err := store.Server(tlsconf.ServerOptions{ALPN: tlsconf.ALPN("imap")})
+//	go store.Run(ctx)
 package tlsconf
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
-	"os"
 )
 
 // Mode says when a listener or a connection to a backend uses TLS.
@@ -45,31 +48,21 @@ func (m Mode) String() string {
 	}
 }
 
-// Server loads a listener's certificate chain and key (PEM). TLS 1.2 is the
-// oldest version spoken (RFC 8314 §4.1, RFC 8996).
-func Server(certFile, keyFile string) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("load certificate %s with key %s: %w", certFile, keyFile, err)
+// ALPN returns the names by which a protocol of ours goes in ALPN (RFC 7301):
+// those of the registry for imap, pop3 and managesieve. Mail transfer has none
+// there, so smtp, submission and lmtp get the two that mail servers send all the
+// same. Nil for what is not known.
+//
+// A server with names refuses a client that offers names and none of these: a
+// browser that was sent to a mail port (ALPACA). A client that offers none at
+// all is served, since most mail clients do not.
+func ALPN(protocol string) []string {
+	switch protocol {
+	case "imap", "pop3", "managesieve":
+		return []string{protocol}
+	case "smtp", "submission", "lmtp":
+		return []string{"smtp", "esmtp"}
+	default:
+		return nil
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
-}
-
-// Client makes the configuration for connections to servers whose
-// certificates are signed by a CA in caFile (PEM), or by one of the system's
-// when caFile is empty. The caller sets ServerName for each connection.
-func Client(caFile string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(64)}
-	if caFile == "" {
-		return config, nil
-	}
-	pem, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, fmt.Errorf("read CA certificates: %w", err)
-	}
-	config.RootCAs = x509.NewCertPool()
-	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read CA certificates from %s: %w", caFile, errors.New("no PEM certificate in it"))
-	}
-	return config, nil
 }
