@@ -30,6 +30,11 @@ type Admin struct {
 	// asked by load balancers, so it must be quick.
 	Ready func(context.Context) error
 
+	// Warnings are what an operator should see to though the daemon is ready, a
+	// sentence each: a certificate that expires soon. /readyz shows them and says
+	// yes all the same. Nil means none.
+	Warnings func() []string
+
 	// Level lets the log level be read and changed at /loglevel.
 	Level zap.AtomicLevel
 
@@ -40,7 +45,8 @@ type Admin struct {
 	Handlers map[string]http.Handler
 }
 
-// ServeAdmin answers on ln until ctx ends: /healthz (the process lives),
+// ServeAdmin answers on ln until ctx ends, or another process has taken the
+// socket over (see Sockets): /healthz (the process lives),
 // /readyz (it can do its work), /metrics (Prometheus), /loglevel (GET, and PUT
 // with {"level":"debug"}), /debug/pprof/, and the daemon's own pages. The listener is for this machine
 // only: it has no login.
@@ -55,6 +61,11 @@ func ServeAdmin(ctx context.Context, ln net.Listener, a Admin) error {
 			}
 		}
 		fmt.Fprintln(w, "ready")
+		if a.Warnings != nil {
+			for _, warning := range a.Warnings() {
+				fmt.Fprintln(w, "warning:", warning)
+			}
+		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(a), promhttp.HandlerOpts{}))
 	mux.Handle("/loglevel", a.Level)
@@ -75,6 +86,8 @@ func ServeAdmin(ctx context.Context, ln net.Listener, a Admin) error {
 	case err := <-done:
 		return fmt.Errorf("admin listener: %w", err)
 	case <-ctx.Done():
+	case <-retirement(ln):
+		// Whoever keeps a connection open must not go on asking this process.
 	}
 	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), adminCloseTimeout)
 	defer cancel()
@@ -83,6 +96,18 @@ func ServeAdmin(ctx context.Context, ln net.Listener, a Admin) error {
 	}
 	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("admin listener: %w", err)
+	}
+	return nil
+}
+
+// retirement returns a channel that is closed when ln is another process's; nil
+// for a listener that never will be.
+func retirement(ln net.Listener) <-chan struct{} {
+	if l, ok := ln.(Listener); ok {
+		ln = l.Listener
+	}
+	if l, ok := ln.(*socket); ok {
+		return l.retired
 	}
 	return nil
 }

@@ -12,6 +12,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"switchyard/internal/tlsconf"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -69,7 +72,9 @@ func TestAdmin(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- ServeAdmin(ctx, ln, Admin{Name: "testd", Level: level, Metrics: []prometheus.Collector{counter}, Handlers: map[string]http.Handler{"GET /page": page}, Ready: func(context.Context) error {
+		done <- ServeAdmin(ctx, ln, Admin{Name: "testd", Level: level, Metrics: []prometheus.Collector{counter, CertificateMetrics(func() []tlsconf.Status {
+			return []tlsconf.Status{{File: "a.pem", Expires: time.Unix(1700000000, 0)}, {File: "a.pem", Expires: time.Unix(1700000000, 0)}}
+		})}, Handlers: map[string]http.Handler{"GET /page": page}, Warnings: func() []string { return []string{"the sky may fall"} }, Ready: func(context.Context) error {
 			if broken.Load() {
 				return errors.New("the store is away")
 			}
@@ -89,9 +94,10 @@ func TestAdmin(t *testing.T) {
 		}
 	}
 	get("/healthz", 200, "ok")
-	get("/readyz", 200, "ready")
+	get("/readyz", 200, "ready\nwarning: the sky may fall")
 	get("/metrics", 200, `switchyard_build_info{daemon="testd"`)
 	get("/metrics", 200, "test_total 3")
+	get("/metrics", 200, `switchyard_certificate_expiry_timestamp_seconds{file="a.pem"} 1.7e+09`)
 	get("/page", 200, "mine")
 	get("/loglevel", 200, "info")
 	get("/debug/pprof/", 200, "goroutine")
