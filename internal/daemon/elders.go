@@ -55,10 +55,11 @@ func (e *Elders) forget(gone Elder) {
 	e.all = slices.DeleteFunc(e.all, func(one Elder) bool { return one == gone })
 }
 
-// Each asks every elder the same, by HTTP, and gives what each answers to found,
-// with its status and its body. One that has ended is left out from then on, and
-// so is nothing else: the error says which could not be asked.
-func (e *Elders) Each(ctx context.Context, method, path string, body []byte, found func(elder Elder, status int, body []byte) error) error {
+// Each asks every elder the same, by HTTP, and gives what each answers to found:
+// its number, the status and the body. One that has ended is left out from then
+// on. It asks all of them; the error says which could not be asked, and joins
+// found's.
+func (e *Elders) Each(ctx context.Context, method, path string, body []byte, found func(pid, status int, body []byte) error) error {
 	var failed []error
 	for _, elder := range e.List() {
 		status, answer, err := elder.ask(ctx, method, path, body)
@@ -68,7 +69,7 @@ func (e *Elders) Each(ctx context.Context, method, path string, body []byte, fou
 			e.forget(elder)
 			continue
 		case err == nil && found != nil:
-			err = found(elder, status, answer)
+			err = found(elder.PID, status, answer)
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("older process %d: %w", elder.PID, err))

@@ -73,7 +73,7 @@ func toy() error {
 	who := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, os.Getpid(), live.Load())
 		if r.URL.Query().Has("all") {
-			sockets.Elders().Each(r.Context(), "GET", "/who", nil, func(_ Elder, _ int, body []byte) error {
+			sockets.Elders().Each(r.Context(), "GET", "/who", nil, func(_, _ int, body []byte) error {
 				_, err := w.Write(body)
 				return err
 			})

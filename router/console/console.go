@@ -39,14 +39,27 @@ import (
 // maxBody bounds a request's body.
 const maxBody = 64 << 10
 
+// Elders are older processes of the same proxy, which handed their listeners over
+// and keep their sessions until they end. Each asks all that are left, at the
+// paths of a console of theirs that has no elders itself, and gives each answer
+// to found; *daemon.Elders is one.
+type Elders interface {
+	Each(ctx context.Context, method, path string, body []byte, found func(pid, status int, body []byte) error) error
+}
+
 // Options for New. The zero value works.
 type Options struct {
+	// Elders are asked too: what is shown and done is all processes'. Nil means
+	// that there are none.
+	Elders Elders
+
 	Logger *zap.Logger // nil: none
 }
 
 // Console is safe for concurrent use.
 type Console struct {
 	router *router.Router
+	elders Elders
 	log    *zap.Logger
 
 	// What a request has begun goes on behind its answer: it is paced, and may
@@ -63,7 +76,7 @@ func New(r *router.Router, o Options) *Console {
 		o.Logger = zap.NewNop()
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Console{router: r, log: o.Logger, ctx: ctx, stop: stop}
+	return &Console{router: r, elders: o.Elders, log: o.Logger, ctx: ctx, stop: stop}
 }
 
 // Close ends the kicks and drains under way, and waits for them. What is
@@ -91,9 +104,9 @@ func (c *Console) Handlers() map[string]http.Handler {
 		"GET /sessions": c.asking(c.sessions),
 		"GET /route":    c.asking(c.route),
 		"GET /backends": c.asking(c.backends),
-		"POST /kick":    c.changing(c.kick),
-		"POST /drain":   c.changing(c.drain),
-		"POST /undrain": c.changing(c.undrain),
+		"POST /kick":    c.changing("/kick", c.kick),
+		"POST /drain":   c.changing("/drain", c.drain),
+		"POST /undrain": c.changing("/undrain", c.undrain),
 	}
 }
 
@@ -122,23 +135,27 @@ func (c *Console) asking(answer func(*http.Request) (any, error)) http.Handler {
 
 // order is the body of a request that changes something.
 type order struct {
-	Session  string `json:"session"`
-	User     string `json:"user"`
-	Client   string `json:"client"` // an address, or a network
-	Backend  string `json:"backend"`
-	Node     string `json:"node"`
-	Protocol string `json:"protocol"`
-	Reason   string `json:"reason"`
-	Proxy    bool   `json:"proxy"` // the proxy itself
+	Session  string `json:"session,omitempty"`
+	User     string `json:"user,omitempty"`
+	Client   string `json:"client,omitempty"` // an address, or a network
+	Backend  string `json:"backend,omitempty"`
+	Node     string `json:"node,omitempty"`
+	Protocol string `json:"protocol,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	Proxy    bool   `json:"proxy,omitempty"` // the proxy itself
 }
 
-// changing answers a request that changes something.
-func (c *Console) changing(answer func(order) (any, error)) http.Handler {
+// changing answers a request that changes something, which the elders are told
+// too.
+func (c *Console) changing(path string, answer func(order) (begun, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var out any
+		var out begun
 		o, err := readOrder(w, r)
 		if err == nil {
 			out, err = answer(o)
+		}
+		if err == nil {
+			c.passOn(r.Context(), path, o, &out)
 		}
 		c.reply(w, http.StatusAccepted, out, err)
 	})

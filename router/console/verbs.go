@@ -32,8 +32,17 @@ func (o *order) match() (router.Match, error) {
 
 // list is the answer to GET /sessions.
 type list struct {
-	Total    int           `json:"total"`
-	Sessions []router.Live `json:"sessions"` // the oldest first
+	Total    int       `json:"total"`
+	Sessions []session `json:"sessions"` // the oldest first
+
+	// Incomplete says which older processes could not be asked, and why.
+	Incomplete string `json:"incomplete,omitempty"`
+}
+
+// session is an entry of GET /sessions.
+type session struct {
+	router.Live
+	Process int `json:"process,omitempty"` // the older process that has it
 }
 
 // sessions lists live sessions: ?user=, client=, backend=, node=, protocol=,
@@ -49,17 +58,18 @@ func (c *Console) sessions(r *http.Request) (any, error) {
 		return nil, err
 	}
 	m.All = true
-	found := c.router.Find(m)
-	out := list{Total: len(found), Sessions: found}
+	out := list{Sessions: []session{}}
+	for _, one := range c.router.Find(m) {
+		out.Sessions = append(out.Sessions, session{Live: one})
+	}
+	c.addSessions(r.Context(), q, &out)
+	out.Total = len(out.Sessions)
 	if text := q.Get("limit"); text != "" {
 		limit, err := strconv.Atoi(text)
 		if err != nil || limit < 0 {
 			return nil, bad("limit %q is not a number", text)
 		}
-		out.Sessions = found[:min(limit, len(found))]
-	}
-	if out.Sessions == nil {
-		out.Sessions = []router.Live{}
+		out.Sessions = out.Sessions[:min(limit, out.Total)]
 	}
 	return out, nil
 }
@@ -88,13 +98,17 @@ type backend struct {
 	Sessions map[string]int `json:"sessions"` // by node
 }
 
+// backends is the answer to GET /backends.
+type backends struct {
+	Draining   bool      `json:"draining"` // the proxy itself
+	Backends   []backend `json:"backends"`
+	Incomplete string    `json:"incomplete,omitempty"` // see list
+}
+
 // backends describes the backends, and how many sessions are joined to each
 // node.
-func (c *Console) backends(*http.Request) (any, error) {
-	out := struct {
-		Draining bool      `json:"draining"` // the proxy itself
-		Backends []backend `json:"backends"`
-	}{Draining: c.router.Ready() != nil}
+func (c *Console) backends(r *http.Request) (any, error) {
+	out := backends{Draining: c.router.Ready() != nil}
 	at := c.router.Joined()
 	for _, b := range c.router.Backends() {
 		one := backend{b, make(map[string]int)}
@@ -103,13 +117,15 @@ func (c *Console) backends(*http.Request) (any, error) {
 		}
 		out.Backends = append(out.Backends, one)
 	}
+	c.addBackends(r.Context(), &out)
 	return out, nil
 }
 
 // begun says how many sessions an order concerns. They end behind the answer,
 // at the router's pace.
 type begun struct {
-	Sessions int `json:"sessions"`
+	Sessions   int    `json:"sessions"`
+	Incomplete string `json:"incomplete,omitempty"` // see list
 }
 
 // count returns how many sessions m describes that are not ending yet.
@@ -123,15 +139,15 @@ func (c *Console) count(m router.Match) (n int) {
 }
 
 // kick ends the sessions that are described.
-func (c *Console) kick(o order) (any, error) {
+func (c *Console) kick(o order) (begun, error) {
 	m, err := o.match()
 	switch {
 	case err != nil:
-		return nil, err
+		return begun{}, err
 	case o.Proxy:
-		return nil, bad("proxy is for drain")
+		return begun{}, bad("proxy is for drain")
 	case m.Empty():
-		return nil, bad("say whom: session, user, client, backend, node or protocol")
+		return begun{}, bad("say whom: session, user, client, backend, node or protocol")
 	}
 	reason := o.Reason
 	if reason == "" {
@@ -139,7 +155,7 @@ func (c *Console) kick(o order) (any, error) {
 	}
 	n := c.count(m)
 	c.begin(func(ctx context.Context) { c.router.Kick(ctx, m, reason) })
-	return begun{n}, nil
+	return begun{Sessions: n}, nil
 }
 
 // place refuses an order that is about more or less than one place.
@@ -155,9 +171,9 @@ func (o *order) place() error {
 
 // drain takes a node, a backend or the proxy itself out of service, before the
 // answer, and ends the sessions there, behind it.
-func (c *Console) drain(o order) (any, error) {
+func (c *Console) drain(o order) (begun, error) {
 	if err := o.place(); err != nil {
-		return nil, err
+		return begun{}, err
 	}
 	if o.Proxy {
 		c.router.SetDraining(true)
@@ -167,10 +183,10 @@ func (c *Console) drain(o order) (any, error) {
 				c.log.Info("the drain was left", zap.Error(err))
 			}
 		})
-		return begun{n}, nil
+		return begun{Sessions: n}, nil
 	}
 	if err := c.router.SetNodeDraining(o.Backend, o.Node, true); err != nil {
-		return nil, err
+		return begun{}, err
 	}
 	n := c.count(router.Match{Backend: o.Backend, Node: o.Node})
 	c.begin(func(ctx context.Context) {
@@ -178,13 +194,13 @@ func (c *Console) drain(o order) (any, error) {
 			c.log.Error("cannot drain", zap.Error(err))
 		}
 	})
-	return begun{n}, nil
+	return begun{Sessions: n}, nil
 }
 
 // undrain takes it back into service.
-func (c *Console) undrain(o order) (any, error) {
+func (c *Console) undrain(o order) (begun, error) {
 	if err := o.place(); err != nil {
-		return nil, err
+		return begun{}, err
 	}
 	if o.Proxy {
 		c.router.SetDraining(false)
