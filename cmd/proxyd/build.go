@@ -39,14 +39,59 @@ func (s *sessions) changed(c lookup.Change) {
 }
 
 // adminPages is what the admin listener shows.
-func adminPages(proxy *router.Router, c *console.Console, level zap.AtomicLevel) daemon.Admin {
-	return daemon.Admin{
+func adminPages(proxy *router.Router, c *console.Console, certs *tlsconf.Store, level zap.AtomicLevel) daemon.Admin {
+	a := daemon.Admin{
 		Name:     "proxyd",
 		Level:    level,
 		Ready:    func(context.Context) error { return proxy.Ready() },
 		Metrics:  []prometheus.Collector{console.Metrics(proxy)},
 		Handlers: c.Handlers(),
 	}
+	if certs != nil {
+		a.Metrics = append(a.Metrics, daemon.CertificateMetrics(certs.Certificates))
+		a.Warnings = func() []string { return certs.Warnings(expiryWarning) }
+	}
+	return a
+}
+
+// expiryWarning is how long before a certificate expires /readyz warns of it.
+const expiryWarning = 14 * 24 * time.Hour
+
+// certificates loads what the listeners show; nil when nothing is configured.
+func certificates(c *conf.Config, log *zap.Logger) (*tlsconf.Store, error) {
+	pairs := certificatePairs(c)
+	if len(pairs) == 0 {
+		return nil, nil
+	}
+	return tlsconf.NewStore(pairs, tlsconf.StoreOptions{Logger: log.Named("tls")})
+}
+
+func certificatePairs(c *conf.Config) (pairs []tlsconf.Pair) {
+	if cert := c.Proxyd.Certificate; !cert.Empty() {
+		pairs = append(pairs, tlsconf.Pair{CertFile: c.Path(cert.CertFile), KeyFile: c.Path(cert.KeyFile)})
+	}
+	return pairs
+}
+
+// reload reads the configuration file again and takes over what can change while
+// sessions run: the certificates. For the rest a new process takes this one's
+// place (SIGUSR2), and no session is lost either.
+func reload(file string, certs *tlsconf.Store) error {
+	c, err := conf.Load(file, conf.ProxydDaemon)
+	if err != nil || certs == nil {
+		return err
+	}
+	return certs.Use(certificatePairs(c))
+}
+
+// sessionCount counts the sessions that have not ended.
+func sessionCount(r *router.Router) (n int) {
+	for _, p := range r.Stats().Protocols {
+		for _, live := range p.Live {
+			n += live
+		}
+	}
+	return n
 }
 
 // cacheOptions translates [directory.cache].
@@ -134,6 +179,8 @@ func upstreamNode(b conf.Backend, n conf.Node, config *tls.Config) (upstream.Nod
 			continue
 		}
 		own := config.Clone()
+		own.NextProtos = tlsconf.ALPN(string(service))
+		own.ClientSessionCache = tls.NewLRUClientSessionCache(1) // one server's sessions
 		own.ServerName = n.ServerName
 		if own.ServerName == "" {
 			own.ServerName, _, _ = net.SplitHostPort(address)
@@ -161,7 +208,7 @@ type listening struct {
 }
 
 // listen opens all sockets, before any is served. On an error none stays open.
-func listen(c *conf.Config, protocols map[string]router.Protocol) (out []listening, err error) {
+func listen(c *conf.Config, sockets *daemon.Sockets, certs *tlsconf.Store, protocols map[string]router.Protocol) (out []listening, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range out {
@@ -169,12 +216,6 @@ func listen(c *conf.Config, protocols map[string]router.Protocol) (out []listeni
 			}
 		}
 	}()
-	var server *tls.Config
-	if cert := c.Proxyd.Certificate; !cert.Empty() {
-		if server, err = tlsconf.Server(c.Path(cert.CertFile), c.Path(cert.KeyFile)); err != nil {
-			return nil, err
-		}
-	}
 	for _, l := range c.Proxyd.Listeners {
 		mode := tlsconf.StartTLS
 		if l.TLS != "" {
@@ -182,7 +223,13 @@ func listen(c *conf.Config, protocols map[string]router.Protocol) (out []listeni
 				return out, err
 			}
 		}
-		socket, err := daemon.Listen(l.Protocol, l.Address)
+		var server *tls.Config
+		if certs != nil {
+			if server, err = certs.Server(tlsconf.ServerOptions{ALPN: tlsconf.ALPN(l.Protocol)}); err != nil {
+				return out, err
+			}
+		}
+		socket, err := sockets.Listen(l.Protocol, l.Address)
 		if err != nil {
 			return out, err
 		}
@@ -198,7 +245,7 @@ func listen(c *conf.Config, protocols map[string]router.Protocol) (out []listeni
 		}})
 	}
 	if c.Proxyd.Admin != "" {
-		socket, err := daemon.Listen("admin", c.Proxyd.Admin)
+		socket, err := sockets.Listen("admin", c.Proxyd.Admin)
 		if err != nil {
 			return out, err
 		}

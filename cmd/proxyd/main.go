@@ -35,7 +35,8 @@ func main() {
 }
 
 // run is the proxy's life, in order: configuration, directory, backends,
-// listeners, sessions; and back.
+// listeners, sessions; and back. SIGHUP reloads, SIGUSR2 lets a new process take
+// the listeners over while the sessions here go on.
 func run(flags daemon.Flags) error {
 	if flags.Version {
 		fmt.Println("proxyd", daemon.Version())
@@ -51,6 +52,11 @@ func run(flags daemon.Flags) error {
 	}
 	log, level := daemon.NewLogger(flags.LogLevel)
 	defer log.Sync()
+	sockets, err := daemon.Inherit(log.Named("daemon"))
+	if err != nil {
+		return err
+	}
+	defer sockets.Close()
 	ctx, stop := daemon.Signals(context.Background())
 	defer stop()
 
@@ -71,29 +77,46 @@ func run(flags daemon.Flags) error {
 	defer cached.Close()
 	proxy := router.New(cached, backends, routerOptions(c, log))
 	live.in.Store(proxy)
-	admin := console.New(proxy, console.Options{Logger: log.Named("console")})
+	admin := console.New(proxy, console.Options{Elders: sockets.Elders(), Logger: log.Named("console")})
 	defer admin.Close()
-	listeners, err := listen(c, proxyProtocols(c))
+	alone := console.New(proxy, console.Options{Logger: log.Named("console")}) // for the process that follows
+	defer alone.Close()
+	certs, err := certificates(c, log)
+	if err != nil {
+		return err
+	}
+	listeners, err := listen(c, sockets, certs, proxyProtocols(c))
 	if err != nil {
 		return err
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
-	sockets := make([]daemon.Listener, 0, len(listeners))
+	open := make([]daemon.Listener, 0, len(listeners))
 	for _, l := range listeners {
-		sockets = append(sockets, l.socket)
+		open = append(open, l.socket)
 		if l.how.Protocol == nil {
-			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, adminPages(proxy, admin, level)) })
+			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, adminPages(proxy, admin, certs, level)) })
 			continue
 		}
 		group.Go(func() error { return proxy.Serve(ctx, l.socket, l.how) })
 	}
-	if err := daemon.Announce(flags.Ready, sockets); err != nil {
+	if certs != nil {
+		group.Go(func() error { return certs.Run(ctx) })
+	}
+	process := daemon.Process{
+		Sockets: sockets, Sessions: func() int { return sessionCount(proxy) }, Handlers: alone.Handlers(),
+		Reload: func() error { return reload(flags.Config, certs) }, Logger: log.Named("daemon"),
+	}
+	group.Go(func() error { return process.Run(ctx, stop) })
+	if err := errors.Join(daemon.Announce(flags.Ready, open), sockets.Serving()); err != nil {
 		stop()
 		return errors.Join(err, group.Wait())
 	}
-	log.Info("ready", zap.Int("listeners", len(sockets)))
+	log.Info("ready", zap.Int("listeners", len(open)))
 	err = group.Wait()
+	if err := sockets.StopElders(context.Background()); err != nil {
+		log.Warn("older processes could not be told to stop", zap.Error(err))
+	}
 	log.Info("stopped")
 	return err
 }

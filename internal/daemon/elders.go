@@ -78,8 +78,17 @@ func (e *Elders) Each(ctx context.Context, method, path string, body []byte, fou
 	return errors.Join(failed...)
 }
 
-// Stop ends the elders: their sessions get their goodbyes.
-func (e *Elders) Stop(ctx context.Context) error { return e.Each(ctx, "POST", stopPath, nil, nil) }
+// StopElders ends the elders, whose sessions get their goodbyes, unless this
+// process is to become one itself: to stop the newest process is to stop the
+// daemon.
+func (s *Sockets) StopElders(ctx context.Context) error {
+	select {
+	case <-s.retired:
+		return nil
+	default:
+		return s.elders.Each(ctx, http.MethodPost, stopPath, nil, nil)
+	}
+}
 
 // stopPath is where an elder is told to end.
 const stopPath = "/stop"

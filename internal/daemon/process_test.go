@@ -112,13 +112,7 @@ func toy() error {
 	}
 	<-ctx.Done()
 	ln.Close()
-	err = errors.Join(<-done, <-done)
-	select {
-	case <-sockets.Retired():
-	default:
-		err = errors.Join(err, sockets.Elders().Stop(context.Background()))
-	}
-	return err
+	return errors.Join(<-done, <-done, sockets.StopElders(context.Background()))
 }
 
 // rig is a running toy.

@@ -265,9 +265,6 @@ func (s *Sockets) retire() {
 	}
 }
 
-// Retired is closed once another process has taken the sockets over.
-func (s *Sockets) Retired() <-chan struct{} { return s.retired }
-
 // Accept implements net.Listener.
 func (l *socket) Accept() (net.Conn, error) {
 	conn, err := l.TCPListener.Accept()

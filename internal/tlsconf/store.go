@@ -31,11 +31,11 @@ type StoreOptions struct {
 // Store holds certificates and takes over what replaces their files. It is safe
 // for concurrent use.
 type Store struct {
-	o     StoreOptions
-	pairs []Pair
-	now   atomic.Pointer[table]
+	o   StoreOptions
+	now atomic.Pointer[table]
 
 	mu          sync.Mutex // held to reload
+	pairs       []Pair
 	seen        [][2]stamp // the files that are in use, pair by pair
 	bad         string     // what was last complained about
 	authorities map[string]*authority
@@ -57,6 +57,7 @@ type stamp struct {
 // table is the certificates of one moment, by the names that they are for.
 type table struct {
 	all   []*tls.Certificate
+	files []string           // where they came from
 	names map[string]*choice // lower case; wildcards with their *
 	any   *choice            // for other names, and for clients that name none
 }
@@ -82,6 +83,22 @@ func NewStore(pairs []Pair, o StoreOptions) (*Store, error) {
 	}
 	s := &Store{o: o, pairs: pairs, authorities: make(map[string]*authority)}
 	return s, s.Reload()
+}
+
+// Use replaces the pairs by others, in the same way as Reload: all or none.
+func (s *Store) Use(pairs []Pair) error {
+	if len(pairs) == 0 {
+		return errors.New("no certificate is given")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.pairs
+	s.pairs = pairs
+	err := s.load()
+	if err != nil {
+		s.pairs = before
+	}
+	return err
 }
 
 // Reload reads all files again, whether they have changed or not. All are taken
@@ -162,7 +179,11 @@ func (s *Store) tryLoad() error {
 		pools[a] = pool
 	}
 	again := s.now.Load() != nil
-	s.now.Store(newTable(certs))
+	next := newTable(certs)
+	for _, p := range s.pairs {
+		next.files = append(next.files, p.CertFile)
+	}
+	s.now.Store(next)
 	s.seen = seen
 	for a, pool := range pools {
 		if a.seen = stamps[a]; !pool.Equal(a.pool.Load()) {
@@ -296,8 +317,9 @@ type Status struct {
 // Certificates describes what is in use, in the order of the pairs.
 func (s *Store) Certificates() []Status {
 	var out []Status
-	for i, c := range s.now.Load().all {
-		out = append(out, Status{File: s.pairs[i].CertFile, Names: c.Leaf.DNSNames, Expires: c.Leaf.NotAfter})
+	now := s.now.Load()
+	for i, c := range now.all {
+		out = append(out, Status{File: now.files[i], Names: c.Leaf.DNSNames, Expires: c.Leaf.NotAfter})
 	}
 	return out
 }

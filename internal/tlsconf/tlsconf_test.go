@@ -623,7 +623,30 @@ func TestExpiry(t *testing.T) {
 	if len(got) != 2 || !strings.Contains(got[0], "gone.pem expired on") || !strings.Contains(got[1], "soon.pem expires on") {
 		t.Errorf("got %q", got)
 	}
-	if all := store.Certificates(); len(all) != 3 || all[2].Names[0] != "later.example.test" {
+	all := store.Certificates()
+	if len(all) != 3 || all[2].Names[0] != "later.example.test" {
+		t.Errorf("got %+v", all)
+	}
+}
+
+// TestUse: other pairs take the place of those that were, all or none.
+func TestUse(t *testing.T) {
+	ca := newCA(t, t.TempDir(), "ca")
+	a, b := ca.issue("a", "ecdsa", time.Hour, "a.test"), ca.issue("b", "ecdsa", time.Hour, "b.test")
+	store := newStore(t, StoreOptions{}, a)
+	if err := store.Use([]Pair{b, {a.CertFile, b.KeyFile}}); err == nil {
+		t.Error("half of it is good, and it is accepted")
+	}
+	if err := store.Use(nil); err == nil {
+		t.Error("none at all is accepted")
+	}
+	if err := store.Reload(); err != nil || store.Certificates()[0].File != a.CertFile {
+		t.Errorf("got %+v, %v, want what was before", store.Certificates(), err)
+	}
+	if err := store.Use([]Pair{b, a}); err != nil {
+		t.Fatal(err)
+	}
+	if all := store.Certificates(); len(all) != 2 || all[0].File != b.CertFile {
 		t.Errorf("got %+v", all)
 	}
 }
