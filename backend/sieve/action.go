@@ -68,7 +68,7 @@ func (c *compiler) redirect(n *syntax.Node) (step, error) {
 		n := 0
 		for _, a := range r.result.Actions {
 			if old, is := a.(Redirect); is {
-				if n++; strings.EqualFold(old.Address, bareAddress(address)) {
+				if n++; sameAddress(old.Address, bareAddress(address)) {
 					r.result.implicit = r.result.implicit && copies
 					return nil // once is enough
 				}
@@ -79,6 +79,13 @@ func (c *compiler) redirect(n *syntax.Node) (step, error) {
 		}
 		return r.add(Redirect{Address: bareAddress(address), Header: r.header()}, !copies)
 	}), p.end()
+}
+
+// sameAddress compares addresses; only a domain is the same in any case
+// (RFC 5321 §2.4).
+func sameAddress(a, b string) bool {
+	i, j := strings.LastIndexByte(a, '@'), strings.LastIndexByte(b, '@')
+	return i == j && i > 0 && a[:i] == b[:j] && strings.EqualFold(a[i:], b[j:])
 }
 
 // extension is a tag without a value that an extension brings.

@@ -290,7 +290,7 @@ func (w *account) find(is func(*backend.Mailbox) bool) (string, error) {
 // Seen implements World.
 func (w *account) Seen(id string, keep time.Duration, last bool) (bool, error) {
 	key := memoryKey("duplicate", id)
-	had, err := w.memory.has(w.ctx, key)
+	had, err := w.memory.before(w.ctx, key)
 	if err == nil && (!had || last) {
 		err = w.memory.remember(w.ctx, key, keep)
 	}

@@ -62,6 +62,15 @@ func (m *memory) has(ctx context.Context, key string) (bool, error) {
 	return now || m.known[key].After(m.now), nil
 }
 
+// before is has, but for what was remembered since the delivery began: what a
+// script asks twice has one answer (RFC 7352 §3).
+func (m *memory) before(ctx context.Context, key string) (bool, error) {
+	if err := m.load(ctx); err != nil {
+		return false, err
+	}
+	return m.known[key].After(m.now), nil
+}
+
 // remember keeps something from the next save on.
 func (m *memory) remember(ctx context.Context, key string, keep time.Duration) error {
 	if err := m.load(ctx); err != nil {

@@ -36,13 +36,11 @@ func (w *world) MailboxOfUse(use string) (string, error) {
 	return "", w.broken
 }
 func (w *world) Seen(id string, _ time.Duration, _ bool) (bool, error) {
-	had := w.seen[id]
-	w.seen[id] = true
-	return had, w.broken
+	return w.seen[id], w.broken
 }
 
 func newWorld() *world {
-	return &world{scripts: map[string]string{}, mailboxes: map[string]bool{"INBOX": true, "Work": true}, seen: map[string]bool{}}
+	return &world{scripts: map[string]string{}, mailboxes: map[string]bool{"INBOX": true, "Work": true}, seen: map[string]bool{"\x00old": true}}
 }
 
 const sample = `Return-Path: <coyote@desert.example.org>
@@ -138,10 +136,11 @@ func outcome(m Mail, res Result) string {
 	return strings.Join(out, "; ")
 }
 
-// TestScripts runs scripts over one message and holds what becomes of it.
-func TestScripts(t *testing.T) {
-	m := mailOf(t, sample)
-	for _, c := range []struct{ script, want string }{
+// scriptCase is a script and what becomes of the sample.
+type scriptCase struct{ script, want string }
+
+func scriptCases() []scriptCase {
+	return []scriptCase{
 		{``, "keep"},
 		{`keep;`, "keep"},
 		{`discard;`, "discard"},
@@ -149,7 +148,8 @@ func TestScripts(t *testing.T) {
 		{`stop; discard;`, "keep"},
 		{`# comment` + "\n" + `/* two */ if true { discard; } else { keep; }`, "discard"},
 		{`redirect "a@b.example";`, "redirect a@b.example"},
-		{`redirect "a@b.example"; redirect "A@B.example"; keep;`, "redirect a@b.example; keep"},
+		{`redirect "a@b.example"; redirect "A@B.example"; keep;`, "redirect a@b.example; redirect A@B.example; keep"},
+		{`redirect "a@b.example"; redirect "a@B.Example"; keep;`, "redirect a@b.example; keep"},
 		{`require "copy"; redirect :copy "a@b.example";`, "redirect a@b.example; keep"},
 		{`require "fileinto"; fileinto "Work"; fileinto "Work"; fileinto "Other";`, "fileinto Work; fileinto Other"},
 		{`require "fileinto"; fileinto "inbox"; keep;`, "fileinto inbox"},
@@ -224,7 +224,8 @@ func TestScripts(t *testing.T) {
 		// What else there is.
 		{`require "environment"; if environment :is "location" "MDA" { discard; }`, "discard"},
 		{`require "environment"; if environment :contains "nothing" "" { discard; }`, "keep"},
-		{`require "duplicate"; if duplicate { discard; } if duplicate { discard; }`, "discard"},
+		{`require "duplicate"; if duplicate { discard; } if duplicate { discard; }`, "keep"},
+		{`require "duplicate"; if duplicate :uniqueid "old" { discard; }`, "discard"},
 		{`require "duplicate"; if duplicate :handle "a" { stop; } if duplicate :handle "b" { discard; }`, "keep"},
 		{`require "mailbox"; if mailboxexists ["Work","INBOX"] { discard; }`, "discard"},
 		{`require "mailbox"; if mailboxexists ["Work","Nowhere"] { discard; }`, "keep"},
@@ -236,7 +237,13 @@ func TestScripts(t *testing.T) {
 		{`require ["editheader","fileinto","copy"]; fileinto :copy "before"; deleteheader "Return-Path"; deleteheader :index 1 "Received"; addheader "Subject" "Grüße";`,
 			"fileinto before; keep with Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?="},
 		{`require ["editheader"]; deleteheader :contains "subject" "nothing"; if exists "subject" { deleteheader :matches "subject" "*present*"; } if exists "subject" { keep; } else { discard; }`, "discard"},
-	} {
+	}
+}
+
+// TestScripts runs scripts over one message and holds what becomes of it.
+func TestScripts(t *testing.T) {
+	m := mailOf(t, sample)
+	for _, c := range scriptCases() {
 		script, err := Compile(c.script)
 		if err != nil {
 			t.Errorf("%s\n%v", c.script, err)
