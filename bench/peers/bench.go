@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // bench is one comparison.
@@ -22,6 +21,7 @@ type bench struct {
 	load *helper
 
 	cert, key, both string // files, PEM; both has certificate and key
+	openssl         string // the configuration file of OpenSSL
 	jobs            int
 }
 
@@ -80,9 +80,26 @@ func manyDescriptors() error {
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l)
 }
 
+// openSSL is the configuration of the library that all proxies use but ours. It
+// would send two session tickets behind a TLS 1.3 handshake, whatever the
+// proxy's own settings say: the clients want none, and nginx would wait for 40 ms
+// until they are acknowledged.
+const openSSL = `openssl_conf = all
+[all]
+ssl_conf = modules
+[modules]
+system_default = defaults
+[defaults]
+NumTickets = 0
+`
+
 // prepare makes the certificate, and proxyd.
 func (b *bench) prepare() error {
 	if err := b.makeCertificate(); err != nil {
+		return err
+	}
+	b.openssl = filepath.Join(b.dir, "openssl.cnf")
+	if err := os.WriteFile(b.openssl, []byte(openSSL), 0o644); err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(b.o.peers, func(p peer) bool { return p.name == ours }) {
@@ -105,23 +122,22 @@ func (b *bench) withCertificate(text string) string {
 	return strings.NewReplacer("${cert}", b.cert, "${key}", b.key).Replace(text)
 }
 
-// rounds goes through works and proxies, one measurement after the other. Each
-// round begins with another proxy, so that none is always the first after a
-// change of work.
+// rounds goes through the works, again and again.
 func (b *bench) rounds() (*results, error) {
 	r := newResults(b.o)
 	for round := range b.o.rounds {
 		for _, w := range b.o.works {
-			for i := range b.o.peers {
-				p := b.o.peers[(i+round)%len(b.o.peers)]
-				if r.failed(w, p) {
-					continue
+			if w.kind == idle {
+				if round < b.o.idleRounds {
+					b.idleRound(w, r)
 				}
-				s, err := b.measure(w, p)
-				if b.ctx.Err() != nil {
-					return r, context.Cause(b.ctx)
-				}
-				r.add(w, p, s, err)
+			} else {
+				b.busyRound(w, r)
+			}
+			if b.ctx.Err() != nil {
+				return r, context.Cause(b.ctx)
+			}
+			for _, p := range b.o.peers {
 				fmt.Fprintf(os.Stderr, "round %d/%d  %-11s %-10s %s\n", round+1, b.o.rounds, w.name, p.name, r.last(w, p))
 			}
 		}
@@ -130,40 +146,42 @@ func (b *bench) rounds() (*results, error) {
 	return r, nil
 }
 
-// measure starts one proxy, gives it one work, and ends it.
-func (b *bench) measure(w work, p peer) (s sample, err error) {
+// contender is a proxy that was started for a work.
+type contender struct {
+	peer
+	*running
+	order loadOrder
+}
+
+// start starts a proxy for a work, and takes every user through it once: caches
+// are filled, pages touched.
+func (b *bench) start(w work, p peer) (*contender, error) {
 	b.jobs++
 	dir := filepath.Join(b.dir, fmt.Sprintf("%03d-%s-%s", b.jobs, w.name, p.name))
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		return s, err
+		return nil, err
 	}
 	address, err := freeAddress()
 	if err != nil {
-		return s, err
+		return nil, err
 	}
 	run, err := p.start(b, job{service: w.service, tls: w.tls, dir: dir, address: address, stub: b.stub[w.service]})
 	if err != nil {
-		return s, err
+		return nil, err
 	}
-	defer run.stop()
-	if err := run.proxy.ready(b.ctx, address); err != nil {
-		return s, err
+	c := &contender{p, run, loadOrder{Service: w.service, TLS: w.tls, Address: address, Concurrency: b.o.concurrency}}
+	err = run.proxy.ready(b.ctx, address)
+	if err == nil {
+		order := c.order
+		order.Do = "run"
+		_, err = b.ask(order)
+		err = explain(err, run.proxy)
 	}
-	order := loadOrder{Service: w.service, TLS: w.tls, Address: address, Concurrency: b.o.concurrency}
-	// Every user once: caches are filled, pages touched.
-	order.Do = "run"
-	if _, err := b.ask(order); err != nil {
-		return s, explain(err, run.proxy)
+	if err != nil {
+		run.stop()
+		return nil, err
 	}
-	switch w.kind {
-	case logins:
-		s, err = b.measureLogins(run, order)
-	case bulk:
-		s, err = b.measureBulk(run, order)
-	case idle:
-		s, err = b.measureIdle(run, order, p.many)
-	}
-	return s, explain(err, run.proxy)
+	return c, nil
 }
 
 // explain adds the proxy's last words to an error.
@@ -186,108 +204,4 @@ func (b *bench) ask(o loadOrder) (loadResult, error) {
 		return r, errors.New(r.Error)
 	}
 	return r, nil
-}
-
-// afterwards is how long a proxy may tidy up behind its last session before its
-// CPU is read.
-const afterwards = 200 * time.Millisecond
-
-// sample is one measurement, in the unit of the work.
-type sample struct{ proxy, helper float64 }
-
-func (s sample) sum() float64 { return s.proxy + s.helper }
-
-// spent runs one order and returns the CPU that proxy and helper used for it.
-func (b *bench) spent(run *running, o loadOrder) (r loadResult, proxy, helper time.Duration, err error) {
-	read := func() (p, h time.Duration, err error) {
-		if p, err = cpuOf(run.proxy); err == nil {
-			h, err = cpuOf(run.helper)
-		}
-		return p, h, err
-	}
-	p0, h0, err := read()
-	if err != nil {
-		return r, 0, 0, err
-	}
-	if r, err = b.ask(o); err != nil {
-		return r, 0, 0, err
-	}
-	time.Sleep(afterwards)
-	p1, h1, err := read()
-	return r, p1 - p0, h1 - h0, err
-}
-
-func (b *bench) measureLogins(run *running, o loadOrder) (sample, error) {
-	o.Do, o.Duration = "run", b.o.duration
-	r, proxy, helper, err := b.spent(run, o)
-	if err != nil {
-		return sample{}, err
-	}
-	if r.Sessions == 0 {
-		return sample{}, errors.New("no session was completed")
-	}
-	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(r.Sessions) }
-	return sample{each(proxy), each(helper)}, nil
-}
-
-func (b *bench) measureBulk(run *running, o loadOrder) (sample, error) {
-	o.Do, o.Megabytes = "bulk", b.o.megabytes
-	r, proxy, helper, err := b.spent(run, o)
-	if err != nil {
-		return sample{}, err
-	}
-	each := func(d time.Duration) float64 { return float64(d.Milliseconds()) / float64(r.Bytes) * 1e9 }
-	return sample{each(proxy), each(helper)}, nil
-}
-
-// measureIdle takes the slope of the memory between few and many sessions: what
-// the program needs anyway is not in it.
-func (b *bench) measureIdle(run *running, o loadOrder, most int) (sample, error) {
-	few, many := b.o.few, b.o.many
-	if most > 0 && many > most {
-		few, many = most/6, most
-	}
-	defer b.load.ask(loadOrder{Do: "drop"}, new(loadResult))
-	at := func(n int) (int64, error) {
-		o.Do, o.Sessions = "hold", n
-		if _, err := b.ask(o); err != nil {
-			return 0, err
-		}
-		return b.atRest(run.proxy)
-	}
-	lower, err := at(few)
-	if err != nil {
-		return sample{}, err
-	}
-	upper, err := at(many)
-	if err != nil {
-		return sample{}, err
-	}
-	return sample{proxy: float64(upper-lower) / float64(many-few)}, nil
-}
-
-// atRest waits until the memory no longer falls, at most the settling time.
-func (b *bench) atRest(p *process) (int64, error) {
-	const pause = time.Second
-	end := time.Now().Add(b.o.settle)
-	least, still := int64(-1), 0
-	for {
-		select {
-		case <-b.ctx.Done():
-			return 0, context.Cause(b.ctx)
-		case <-time.After(pause):
-		}
-		now, err := pssOf(p)
-		if err != nil {
-			return 0, err
-		}
-		if least < 0 || now < least-least/500 {
-			least, still = now, 0
-		} else {
-			still++
-		}
-		if still == 3 || time.Now().After(end) {
-			return now, nil
-		}
-	}
 }

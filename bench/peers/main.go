@@ -70,6 +70,7 @@ type options struct {
 	proxyd string // the binary; "" builds it
 
 	rounds      int
+	idleRounds  int           // of these with idle sessions: memory varies little
 	duration    time.Duration // of one run of logins
 	concurrency int           // clients at the same time
 	megabytes   int           // moved by one run of bulk
@@ -89,6 +90,7 @@ func parseFlags(args []string) (*options, error) {
 	which := f.String("peers", "", "these proxies only, separated by commas: "+strings.Join(peerNames(), " "))
 	f.StringVar(&o.proxyd, "proxyd", "", "the `binary` of proxyd to measure; built from the tree when empty")
 	f.IntVar(&o.rounds, "rounds", 5, "interleaved rounds")
+	f.IntVar(&o.idleRounds, "idle-rounds", 3, "rounds with idle sessions, of which memory varies little")
 	f.DurationVar(&o.duration, "duration", 3*time.Second, "of one run of logins")
 	f.IntVar(&o.concurrency, "concurrency", 16, "clients at the same time")
 	f.IntVar(&o.megabytes, "megabytes", 512, "moved by one run of bulk")

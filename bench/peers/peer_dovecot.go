@@ -17,6 +17,7 @@ func dovecot() peer {
 
 const dovecotConfig = `base_dir = ${dir}/run
 state_dir = ${dir}/state
+import_environment = OPENSSL_CONF
 log_path = ${dir}/dovecot.err
 info_log_path = /dev/null
 debug_log_path = /dev/null
@@ -98,7 +99,7 @@ func startDovecot(b *bench, j job) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := startProcess(j.dir, b.o.proxyCore, nil, program, "-F", "-c", config)
+	p, err := startProcess(j.dir, b.o.proxyCore, []string{"OPENSSL_CONF=" + b.openssl}, program, "-F", "-c", config)
 	if err != nil {
 		return nil, err
 	}

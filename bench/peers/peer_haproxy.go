@@ -45,7 +45,7 @@ func startHAProxy(b *bench, j job) (*running, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := startProcess(j.dir, b.o.proxyCore, nil, program, "-db", "-f", config)
+	p, err := startProcess(j.dir, b.o.proxyCore, []string{"OPENSSL_CONF=" + b.openssl}, program, "-db", "-f", config)
 	if err != nil {
 		return nil, err
 	}

@@ -107,7 +107,7 @@ func startNginx(b *bench, j job) (*running, error) {
 		h.stop()
 		return nil, fmt.Errorf("the lookup helper: %w", err)
 	}
-	p, err := startProcess(j.dir, b.o.proxyCore, nil, program, "-e", "stderr", "-c", mail)
+	p, err := startProcess(j.dir, b.o.proxyCore, []string{"OPENSSL_CONF=" + b.openssl}, program, "-e", "stderr", "-c", mail)
 	if err != nil {
 		h.stop()
 		return nil, err

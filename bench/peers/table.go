@@ -42,7 +42,11 @@ func (r *results) last(w work, p peer) string {
 		return "– " + err.Error()
 	}
 	all := r.samples[cell(w, p.name)]
-	return all[len(all)-1].String() + " " + w.kind.unit()
+	s := all[len(all)-1]
+	if w.kind == idle {
+		return s.String() + " " + w.kind.unit()
+	}
+	return fmt.Sprintf("%s %s, on the CPU for %.0f %% of the time", s, w.kind.unit(), s.busy*100)
 }
 
 func (s sample) String() string {
@@ -95,7 +99,7 @@ func (r *results) median(w work, p string) string {
 	for _, s := range all {
 		proxy, helper = append(proxy, s.proxy), append(helper, s.helper)
 	}
-	return sample{median(proxy), median(helper)}.String()
+	return sample{proxy: median(proxy), helper: median(helper)}.String()
 }
 
 // median of some numbers; of an even count, the mean of the two in the middle.
