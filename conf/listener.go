@@ -1,0 +1,75 @@
+package conf
+
+import (
+	"crypto/tls"
+	"fmt"
+	"strings"
+)
+
+// Certificate is a certificate chain with its key, both PEM.
+type Certificate struct {
+	CertFile string `toml:"cert_file"`
+	KeyFile  string `toml:"key_file"`
+}
+
+// Empty reports whether no certificate is configured.
+func (c Certificate) Empty() bool { return c.CertFile == "" && c.KeyFile == "" }
+
+// Listener is one address that a proxy or a backend serves.
+type Listener struct {
+	Protocol       string   `toml:"protocol"`
+	Address        string   `toml:"address"`
+	TLS            string   `toml:"tls"`             // starttls (when empty), implicit or off
+	CleartextLogin bool     `toml:"cleartext_login"` // let users log in without TLS
+	MaxSessions    int      `toml:"max_sessions"`    // 20,000 when zero
+	ProxyProtocol  bool     `toml:"proxy_protocol"`  // every connection must begin with a PROXY header
+	ProxyNetworks  []string `toml:"proxy_networks"`  // … and come from one of these networks
+}
+
+func (k *checker) listeners(key string, ls []Listener, cert Certificate, protocols []string) {
+	k.need(key, len(ls) > 0, "at least one listener")
+	seen := make(map[string]int)
+	for i, l := range ls {
+		key := fmt.Sprintf("%s[%d]", key, i)
+		if l.Protocol == "" {
+			k.bad(key+".protocol", "missing; one of %s", strings.Join(protocols, ", "))
+		} else {
+			k.oneOf(key+".protocol", l.Protocol, protocols...)
+		}
+		if k.need(key+".address", l.Address != "", "the host:port to listen on") && k.listenAddress(key+".address", l.Address) {
+			if j, dup := seen[l.Address]; dup && !strings.HasSuffix(l.Address, ":0") {
+				k.bad(key+".address", "%s is taken by listener %d already", l.Address, j)
+			}
+			seen[l.Address] = i
+		}
+		if k.oneOf(key+".tls", l.TLS, "starttls", "implicit", "off") && l.TLS != "off" && cert.Empty() {
+			k.bad(key+".tls", "TLS needs a certificate: set %s.certificate, or tls = \"off\" here", strings.SplitN(key, ".", 2)[0])
+		}
+		k.networks(key+".proxy_networks", l.ProxyNetworks)
+		if l.ProxyProtocol && len(l.ProxyNetworks) == 0 {
+			k.bad(key+".proxy_protocol", "needs proxy_networks: a PROXY header is believed only from the load balancers' own networks")
+		}
+		if !l.ProxyProtocol && len(l.ProxyNetworks) > 0 {
+			k.bad(key+".proxy_networks", "has no meaning without proxy_protocol = true")
+		}
+		if l.MaxSessions < 0 {
+			k.bad(key+".max_sessions", "%d is negative", l.MaxSessions)
+		}
+	}
+}
+
+func (k *checker) certificate(key string, c Certificate) {
+	if c.Empty() {
+		return
+	}
+	if c.CertFile == "" || c.KeyFile == "" {
+		k.bad(key, "needs both cert_file and key_file")
+		return
+	}
+	if !k.file(key+".cert_file", c.CertFile) || !k.file(key+".key_file", c.KeyFile) {
+		return
+	}
+	if _, err := tls.LoadX509KeyPair(k.s.resolve(c.CertFile), k.s.resolve(c.KeyFile)); err != nil {
+		k.bad(key, "cannot be used: %s", strings.TrimPrefix(err.Error(), "tls: "))
+	}
+}

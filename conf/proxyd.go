@@ -1,0 +1,32 @@
+package conf
+
+import (
+	"fmt"
+)
+
+// Proxyd configures a proxy.
+type Proxyd struct {
+	Hostname    string      `toml:"hostname"` // in greetings; the machine's name when empty
+	Admin       string      `toml:"admin"`    // address of the admin listener; none when empty
+	Certificate Certificate `toml:"certificate"`
+	Listeners   []Listener  `toml:"listen"`
+	PreLogin    Duration    `toml:"pre_login"` // the whole time before login; 1m when zero
+	Connect     Duration    `toml:"connect"`   // for connecting to a backend, TLS included; 5s when zero
+	MaxMessage  int64       `toml:"max_message"`
+	SpoolDir    string      `toml:"spool_dir"`
+}
+
+func (k *checker) proxyd() {
+	p := k.c.Proxyd
+	k.need("backend", len(k.c.Backends) > 0, "at least one [[backend]]: a proxy needs somewhere to go")
+	k.needSecret()
+	k.admin("proxyd.admin", p.Admin)
+	k.certificate("proxyd.certificate", p.Certificate)
+	k.listeners("proxyd.listen", p.Listeners, p.Certificate, []string{"imap", "pop3", "submission", "smtp"})
+	for i, l := range p.Listeners {
+		if l.Protocol == "smtp" && len(k.c.Cluster.Domains) == 0 {
+			k.bad(fmt.Sprintf("proxyd.listen[%d].protocol", i), "smtp needs cluster.domains: without local domains every recipient would be refused")
+		}
+	}
+	k.dir("proxyd.spool_dir", p.SpoolDir)
+}
