@@ -14,6 +14,17 @@ type Directory struct {
 	Source
 	Members []Member       `toml:"member"` // of kind stack, in order
 	Cache   DirectoryCache `toml:"cache"`
+	Resolve Resolve        `toml:"resolve"`
+}
+
+// Resolve says how recipients are resolved: aliases, details, catch-alls. Proxies
+// and backends must agree on it.
+type Resolve struct {
+	Relayed   []string `toml:"relayed"`   // domains whose mail is passed on to backendd.relay
+	Separator string   `toml:"separator"` // characters before a detail, as in anna+news; + when empty, none for none
+	CatchAll  string   `toml:"catch_all"` // local part of a domain's catch-all record; * when empty, none for none
+	MaxDepth  int      `toml:"max_depth"` // steps from an address to a target; 10 when zero
+	MaxNames  int      `toml:"max_names"` // names that an address may lead to; 200 when zero
 }
 
 // Source is one directory.
@@ -54,9 +65,12 @@ type DirectoryLDAP struct {
 	Certificate  Certificate    `toml:"certificate"` // shown to the servers
 	Verify       string         `toml:"verify"`      // bind (when empty): as the user; hash: read attributes.hash
 	Base         string         `toml:"base"`
-	Filter       string         `toml:"filter"` // with {name} for the account's name
-	Canary       string         `toml:"canary"` // an account that always exists: a server that does not show it is not believed
-	Timeout      Duration       `toml:"timeout"`
+	Filter       string         `toml:"filter"`       // with {name} for the account's name
+	Canary       string         `toml:"canary"`       // an account that always exists: a server that does not show it is not believed
+	Timeout      Duration       `toml:"timeout"`      // of a search; 3s when zero
+	DialTimeout  Duration       `toml:"dial_timeout"` // 3s when zero
+	BindTimeout  Duration       `toml:"bind_timeout"` // 5s when zero
+	Hashers      int            `toml:"hashers"`      // with verify = "hash": passwords verified at the same time; one for each processor when zero
 	Attributes   LDAPAttributes `toml:"attributes"`
 }
 
@@ -69,6 +83,8 @@ type LDAPAttributes struct {
 	Quota      string   `toml:"quota"`
 	Forward    string   `toml:"forward"`
 	Hash       string   `toml:"hash"`
+	Alias      string   `toml:"alias"`        // targets of an alias; - for none
+	Only       string   `toml:"forward_only"` // TRUE: nothing is kept of what is forwarded; - for none
 	Others     []string `toml:"others"`
 }
 
@@ -79,12 +95,15 @@ type DirectoryFile struct {
 
 // DirectoryCache is what a proxy remembers of the directory's answers.
 type DirectoryCache struct {
-	Entries    int      `toml:"entries"`     // 100,000 when zero
-	Positive   Duration `toml:"positive"`    // 5m when zero
-	Negative   Duration `toml:"negative"`    // 10s when zero
-	Password   Duration `toml:"password"`    // how long a verified password is remembered, as a keyed hash; 5m when zero
-	Stale      Duration `toml:"stale"`       // how long old answers route while the directory is away; 24h when zero
-	StaleLogin Duration `toml:"stale_login"` // … and log in, at most 15m; 15m when zero
+	Entries    int      `toml:"entries"`       // 100,000 when zero
+	Positive   Duration `toml:"positive"`      // 5m when zero
+	Negative   Duration `toml:"negative"`      // 10s when zero
+	Password   Duration `toml:"password"`      // how long a verified password is remembered, as a keyed hash; 5m when zero
+	Stale      Duration `toml:"stale"`         // how long old answers route while the directory is away; 24h when zero
+	StaleLogin Duration `toml:"stale_login"`   // … and log in, at most 15m; 15m when zero
+	MB         int      `toml:"mb"`            // megabytes, whichever bound is reached first; 128 when zero
+	Ahead      float64  `toml:"refresh_ahead"` // the last part of an answer's time in which using it asks again; 0.1 when zero
+	Questions  int      `toml:"max_questions"` // asked of the directory at the same time; 64 when zero
 }
 
 func (k *checker) directory() {
@@ -104,8 +123,33 @@ func (k *checker) directory() {
 	if sl := time.Duration(d.Cache.StaleLogin); sl > 15*time.Minute {
 		k.bad("directory.cache.stale_login", "%v is longer than 15m: an old answer may not log in longer than that", sl)
 	}
+	if d.Cache.MB < 0 {
+		k.bad("directory.cache.mb", "%d is negative", d.Cache.MB)
+	}
+	if d.Cache.Questions < 0 {
+		k.bad("directory.cache.max_questions", "%d is negative", d.Cache.Questions)
+	}
+	if a := d.Cache.Ahead; a < 0 || a >= 1 {
+		k.bad("directory.cache.refresh_ahead", "%v is not a part of 1, such as 0.1", a)
+	}
+	k.resolve("directory.resolve", &d.Resolve)
 	if d.Cache.Entries < 0 {
 		k.bad("directory.cache.entries", "%d is negative", d.Cache.Entries)
+	}
+}
+
+func (k *checker) resolve(key string, r *Resolve) {
+	for i, d := range r.Relayed {
+		k.domain(fmt.Sprintf("%s.relayed[%d]", key, i), d)
+		if slices.Contains(k.c.Cluster.Domains, d) {
+			k.bad(fmt.Sprintf("%s.relayed[%d]", key, i), "%s is in cluster.domains: its users live here, or its mail goes elsewhere, not both", d)
+		}
+	}
+	if strings.ContainsAny(r.Separator, "@\" ") {
+		k.bad(key+".separator", "%q cannot separate a detail: choose characters such as + or -", r.Separator)
+	}
+	if r.MaxDepth < 0 || r.MaxNames < 0 {
+		k.bad(key, "max_depth and max_names are not negative")
 	}
 }
 

@@ -14,6 +14,7 @@ type Proxyd struct {
 	Connect     Duration    `toml:"connect"`   // for connecting to a backend, TLS included; 5s when zero
 	MaxMessage  int64       `toml:"max_message"`
 	SpoolDir    string      `toml:"spool_dir"`
+	AuthHTTP    AuthHTTP    `toml:"auth_http"` // answers nginx from the proxy's cache
 }
 
 func (k *checker) proxyd() {
@@ -29,4 +30,5 @@ func (k *checker) proxyd() {
 		}
 	}
 	k.dir("proxyd.spool_dir", p.SpoolDir)
+	k.authHTTP("proxyd.auth_http", &k.c.Proxyd.AuthHTTP)
 }

@@ -98,15 +98,18 @@ func sessionCount(r *router.Router) (n int) {
 func cacheOptions(c *conf.Config, live *sessions, log *zap.Logger) cache.Options {
 	d := c.Directory.Cache
 	return cache.Options{
-		Entries:     d.Entries,
-		TTL:         time.Duration(d.Positive),
-		NegativeTTL: time.Duration(d.Negative),
-		PasswordTTL: time.Duration(d.Password),
-		StaleTTL:    time.Duration(d.Stale),
-		StaleLogin:  time.Duration(d.StaleLogin),
-		AnyClient:   !asksTCPAuth(c),
-		OnChange:    live.changed,
-		Logger:      log.Named("cache"),
+		Entries:      d.Entries,
+		TTL:          time.Duration(d.Positive),
+		NegativeTTL:  time.Duration(d.Negative),
+		PasswordTTL:  time.Duration(d.Password),
+		StaleTTL:     time.Duration(d.Stale),
+		StaleLogin:   time.Duration(d.StaleLogin),
+		Bytes:        int64(d.MB) << 20,
+		RefreshAhead: d.Ahead,
+		MaxQuestions: d.Questions,
+		AnyClient:    !asksTCPAuth(c),
+		OnChange:     live.changed,
+		Logger:       log.Named("cache"),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"switchyard/lookup"
 	"switchyard/lookup/ldap"
 	"switchyard/lookup/nwauth"
+	"switchyard/lookup/resolve"
 	"switchyard/lookup/stack"
 	"switchyard/lookup/static"
 	"switchyard/lookup/tcpauth"
@@ -125,6 +126,11 @@ func openLDAP(c *conf.Config, d conf.DirectoryLDAP, log *zap.Logger) (Directory,
 		Quota:         d.Attributes.Quota,
 		Forward:       d.Attributes.Forward,
 		Hash:          d.Attributes.Hash,
+		Alias:         d.Attributes.Alias,
+		ForwardOnly:   d.Attributes.Only,
+		DialTimeout:   time.Duration(d.DialTimeout),
+		BindTimeout:   time.Duration(d.BindTimeout),
+		Hashers:       d.Hashers,
 		Attributes:    d.Attributes.Others,
 		SearchTimeout: time.Duration(d.Timeout),
 		Logger:        log,
@@ -138,6 +144,20 @@ func openLDAP(c *conf.Config, d conf.DirectoryLDAP, log *zap.Logger) (Directory,
 		}
 	}
 	return ldap.New(d.URLs, d.Base, o)
+}
+
+// Resolve translates [directory.resolve], the same for proxies and backends.
+func Resolve(c *conf.Config) resolve.Options {
+	r := c.Directory.Resolve
+	return resolve.Options{
+		Domains:       c.Cluster.Domains,
+		Relayed:       r.Relayed,
+		DefaultDomain: c.Cluster.DefaultDomain,
+		Separator:     r.Separator,
+		CatchAll:      r.CatchAll,
+		MaxDepth:      r.MaxDepth,
+		MaxNames:      r.MaxNames,
+	}
 }
 
 // file is a directory read from a file once.
