@@ -32,8 +32,16 @@ var (
 	// not go on.
 	ErrProtocol = errors.New("protocol error")
 
-	// ErrFull: too many sessions before login, in all or from one address.
+	// ErrFull: too many sessions before login, in all or from one address, or
+	// too many of one address at all.
 	ErrFull = errors.New("too many sessions before login")
+
+	// ErrSessions: the user has as many sessions as one may have.
+	ErrSessions = errors.New("too many sessions of the user")
+
+	// ErrThrottled: so many logins from the address were wrong that this one
+	// was not looked at.
+	ErrThrottled = errors.New("too many wrong logins from the address")
 )
 
 // StatusError: the password was right, but the account may not be used. Only
@@ -61,7 +69,7 @@ func KindOf(err error) Kind {
 	switch {
 	case err == nil:
 		return OK
-	case isAny(err, lookup.ErrUnavailable, ErrBackend, ErrMoved, ErrOperator, ErrFull, ErrDraining,
+	case isAny(err, lookup.ErrUnavailable, ErrBackend, ErrMoved, ErrOperator, ErrFull, ErrSessions, ErrThrottled, ErrDraining,
 		upstream.ErrUnknown, upstream.ErrUnreachable,
 		server.ErrShutdown, context.Canceled, context.DeadlineExceeded):
 		return Unavailable
@@ -96,6 +104,7 @@ const (
 	resultShutdown
 	resultDraining
 	resultFull
+	resultThrottled
 	resultMisconfigured
 	resultNoBackend
 	resultNoDirectory
@@ -109,7 +118,7 @@ const (
 )
 
 func (r result) String() string {
-	return [...]string{"logged out", "done", "no login", "kicked", "shutdown", "draining", "too many sessions",
+	return [...]string{"logged out", "done", "no login", "kicked", "shutdown", "draining", "too many sessions", "throttled",
 		"misconfigured", "backend unavailable", "directory unavailable", "login rejected", "account refused",
 		"protocol error", "timeout", "client gone", "broken"}[r]
 }
@@ -125,8 +134,10 @@ func resultOf(err error) result {
 		return resultShutdown
 	case errors.Is(err, ErrDraining):
 		return resultDraining
-	case errors.Is(err, ErrFull):
+	case isAny(err, ErrFull, ErrSessions):
 		return resultFull
+	case errors.Is(err, ErrThrottled):
+		return resultThrottled
 	case errors.Is(err, ErrOperator):
 		return resultMisconfigured
 	case isAny(err, ErrBackend, ErrMoved, upstream.ErrUnreachable, upstream.ErrUnknown):

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"switchyard/internal/wire"
+	"switchyard/router/admit"
 )
 
 // State is how far a session has come.
@@ -90,6 +91,8 @@ type live struct {
 	conn                 *wire.Conn // whose counters are right; nil when none are
 	state                State
 	tls, ending, gone    bool
+	in                   bool // logged in: one of the user's sessions
+	counted              bool // one of its address's
 
 	older, newer     *live // by age
 	earlier, further *live // those of the same user
@@ -103,7 +106,9 @@ type registry struct {
 	users          map[string]*live
 	n              int
 	closed         bool
-	none           chan struct{} // closed when the last one ends; nil when nobody waits
+	limits         *admit.Options
+	addresses      map[netip.Prefix]int // sessions that are counted; see seat
+	none           chan struct{}        // closed when the last one ends; nil when nobody waits
 
 	// The names of the latest changes, the newest at changes-1, for logins that
 	// are under way.
@@ -135,6 +140,7 @@ func (g *registry) remove(l *live) {
 	defer g.mu.Unlock()
 	l.gone = true
 	g.rename(l, "")
+	g.unseat(l)
 	if l.older != nil {
 		l.older.newer = l.newer
 	} else {
@@ -186,7 +192,7 @@ func (g *registry) rename(l *live, user string) {
 		}
 		l.earlier, l.further = nil, nil
 	}
-	l.user = user
+	l.user, l.in = user, false
 	if user == "" {
 		return
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"switchyard/lookup"
 	"switchyard/router/upstream"
@@ -18,9 +17,10 @@ var errLoop = fmt.Errorf("%w: the session has passed too many proxies: they go r
 // Check verifies a login as the client typed it and returns the account. The
 // status is looked at behind the right password and not before: an account that
 // may not log in is a *StatusError. A wrong login costs the client a delay that
-// grows with each one on this connection; Check blocks for it, and ends early
-// with ctx. Errors: lookup.ErrRejected, lookup.ErrUnavailable, *StatusError, the
-// cause of ctx. After a rejected login ask Exhausted.
+// grows with each one on this connection, and one that grows over all of its
+// address's; Check blocks for both, and ends early with ctx. Errors:
+// lookup.ErrRejected, lookup.ErrUnavailable, *StatusError, ErrThrottled,
+// ErrSessions, the cause of ctx. After a rejected login ask Exhausted.
 func (s *Session) Check(ctx context.Context, typed, password string) (lookup.Account, error) {
 	account, err := s.check(ctx, typed, password)
 	s.last = err
@@ -37,31 +37,42 @@ func (s *Session) Check(ctx context.Context, typed, password string) (lookup.Acc
 }
 
 func (s *Session) check(ctx context.Context, typed, password string) (lookup.Account, error) {
+	guard, client := s.router.guard, s.Client.Addr()
 	name, err := lookup.CleanName(typed, s.router.o.DefaultDomain)
 	if err != nil {
+		guard.Failed(client, "", "")
 		return lookup.Account{}, fmt.Errorf("%w: %v", lookup.ErrRejected, err)
 	}
 	s.named(name)
+	if err := s.wait(ctx, name); err != nil {
+		return lookup.Account{}, err
+	}
 	if password == "" {
 		// Some directories take a login without a password for an anonymous
 		// one, which always succeeds (RFC 4513 §5.1.2).
+		guard.Failed(client, "", "")
 		return lookup.Account{}, fmt.Errorf("%w: empty password", lookup.ErrRejected)
 	}
 	if s.router.draining.Load() {
 		return lookup.Account{}, ErrDraining
 	}
 	account, err := s.verify(ctx, lookup.Credentials{
-		Name: name, Password: password, Client: s.Client.Addr(), Protocol: s.proto,
+		Name: name, Password: password, Client: client, Protocol: s.proto,
 	})
 	switch lookup.AnswerOf(err) {
 	case lookup.AnswerFound:
+		guard.Succeeded(client, name)
 	case lookup.AnswerAbsent, lookup.AnswerRejected:
+		guard.Failed(client, name, password)
 		return lookup.Account{}, fmt.Errorf("%w: user %q", lookup.ErrRejected, name)
 	default:
 		return lookup.Account{}, unavailable(ctx, "check the password", err)
 	}
 	if !account.Status.MayLogin() {
 		return lookup.Account{}, &StatusError{account.Status}
+	}
+	if !s.router.live.enlist(s.live) {
+		return lookup.Account{}, ErrSessions
 	}
 	s.loggedIn = true
 	return account, nil
@@ -102,14 +113,7 @@ func (s *Session) penance(ctx context.Context) error {
 	if s.router.o.FailureDelay < 0 {
 		return nil
 	}
-	delay := time.NewTimer(s.router.o.FailureDelay << min(s.failures-1, 4))
-	defer delay.Stop()
-	select {
-	case <-delay.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return sleep(ctx, s.router.o.FailureDelay<<min(s.failures-1, 4))
 }
 
 // Exhausted reports whether the client has had its last try: the protocol
@@ -121,6 +125,7 @@ func (s *Session) Exhausted() bool { return s.failures >= s.router.o.MaxFailures
 func (s *Session) Reject(ctx context.Context, reason string) error {
 	s.last = fmt.Errorf("%w: %s", lookup.ErrRejected, reason)
 	s.login(s.last)
+	s.router.guard.Failed(s.Client.Addr(), "", "")
 	s.failures++
 	if err := s.penance(ctx); err != nil {
 		return err

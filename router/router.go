@@ -119,7 +119,7 @@ type Options struct {
 
 	// FailureDelay is the delay behind the first rejected login of a
 	// connection; it doubles with each. Zero means a second, less than zero
-	// none.
+	// none, and none of Admit.Guard's either.
 	FailureDelay time.Duration
 
 	// Grace is how long sessions may take to end when the daemon stops. Zero
@@ -131,7 +131,8 @@ type Options struct {
 	// log in again somewhere. Zero means 200.
 	KickRate int
 
-	// Admit bounds the sessions before login, over all listeners.
+	// Admit bounds the sessions, before login and behind it, and slows down the
+	// guessing of passwords, over all listeners.
 	Admit admit.Options
 
 	Logger *zap.Logger // nil: none
@@ -158,6 +159,9 @@ func (o *Options) fill() {
 	if o.FailureDelay == 0 {
 		o.FailureDelay = time.Second
 	}
+	if o.FailureDelay < 0 {
+		o.Admit.Guard.Free = -1
+	}
 	if o.Grace == 0 {
 		o.Grace = 5 * time.Second
 	}
@@ -171,10 +175,11 @@ func (o *Options) fill() {
 
 // Router serves listeners. It is safe for concurrent use.
 type Router struct {
-	dir  Directory
-	up   Upstream
-	o    Options
-	gate *admit.Gate
+	dir   Directory
+	up    Upstream
+	o     Options
+	gate  *admit.Gate
+	guard *admit.Guard
 
 	live      registry
 	tallies   tallies
@@ -189,10 +194,14 @@ type Router struct {
 // New makes a router.
 func New(dir Directory, up Upstream, o Options) *Router {
 	o.fill()
-	return &Router{
-		dir: dir, up: up, o: o, gate: admit.NewGate(o.Admit),
+	guard := o.Admit.Guard
+	guard.Exempt = slices.Concat(guard.Exempt, o.Admit.Exempt)
+	r := &Router{
+		dir: dir, up: up, o: o, gate: admit.NewGate(o.Admit), guard: admit.NewGuard(guard),
 		pace: pace{every: time.Second / time.Duration(o.KickRate)},
 	}
+	r.live.limits = &r.o.Admit
+	return r
 }
 
 // Listener says how connections to one address are treated.
@@ -279,7 +288,7 @@ func (r *Router) run(ctx context.Context, nc net.Conn, s *Session) error {
 	if err := r.readHeader(nc, s); err != nil {
 		return err
 	}
-	if !place.From(s.Client.Addr()) {
+	if !place.From(s.Client.Addr()) || !r.live.seat(s.live) {
 		s.busy()
 		return ErrFull
 	}
@@ -331,7 +340,4 @@ func (s *Session) busy() {
 // busyTimeout bounds the one write to a client that is turned away.
 const busyTimeout = time.Second
 
-func contains(networks []netip.Prefix, a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a) })
-}
+func contains(networks []netip.Prefix, a netip.Addr) bool { return admit.Contains(networks, a) }

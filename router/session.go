@@ -126,7 +126,8 @@ func (s *Session) Believe(o origin.Origin) error {
 		s.Local = o.Local
 	}
 	s.Log = s.router.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
-	s.shown(func(l *live) { l.id, l.client = s.ID, s.Client })
+	s.shown(func(l *live) { l.id = s.ID })
+	s.router.live.moveTo(s.live, s.Client)
 	return nil
 }
 

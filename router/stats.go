@@ -111,6 +111,8 @@ const (
 	loginOK loginResult = iota
 	loginRejected
 	loginRefused
+	loginFull
+	loginThrottled
 	loginNoDirectory
 	loginNoBackend
 	loginMisconfigured
@@ -120,7 +122,7 @@ const (
 )
 
 func (r loginResult) String() string {
-	return [...]string{"ok", "rejected", "refused", "directory unavailable", "backend unavailable",
+	return [...]string{"ok", "rejected", "refused", "too many sessions", "throttled", "directory unavailable", "backend unavailable",
 		"misconfigured", "interrupted", "broken"}[r]
 }
 
@@ -130,6 +132,10 @@ func loginResultOf(err error) loginResult {
 		return loginOK
 	case isAny(err, server.ErrShutdown, ErrDraining, context.Canceled):
 		return loginInterrupted
+	case errors.Is(err, ErrSessions):
+		return loginFull
+	case errors.Is(err, ErrThrottled):
+		return loginThrottled
 	case errors.Is(err, ErrOperator):
 		return loginMisconfigured
 	case isAny(err, ErrBackend, ErrMoved):

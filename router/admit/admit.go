@@ -1,11 +1,17 @@
 // Package admit decides who may become a session: how many connections may wait
-// before login, in all and from one address, and what a load balancer in front
-// says about the client's address (PROXY protocol).
+// before login, in all and from one address, how fast they may come, how often a
+// wrong password may be tried, and what a load balancer in front says about the
+// client's address (PROXY protocol).
+//
+// What it knows is soft: it is held in bounded memory, belongs to one process and
+// is lost with it. Proxies do not share it; each slows down what reaches it.
 package admit
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
+	"time"
 )
 
 // Options for NewGate. The zero value works.
@@ -23,7 +29,31 @@ type Options struct {
 	// PerAddress bounds those from one IPv4 address or one IPv6 /64. Zero
 	// means 50.
 	PerAddress int
+
+	// Rate is how many connections a second one address may open over time, and
+	// Burst how many at once before that. Zero Rate means any number; zero
+	// Burst ten seconds' worth.
+	Rate  float64
+	Burst int
+
+	// UserSessions and AddressSessions bound the sessions of one user, and of
+	// one address whoever logs in from there. A router counts them, since it
+	// knows when they end. Zero means any number.
+	UserSessions    int
+	AddressSessions int
+
+	// Exempt are networks for whose clients neither PerAddress nor Rate nor
+	// AddressSessions nor Guard counts: a webmail's, a balancer's that adds no
+	// PROXY header.
+	Exempt []netip.Prefix
+
+	// Guard slows down the guessing of passwords.
+	Guard GuardOptions
 }
+
+// maxRates bounds the addresses whose rate is remembered, to about 10 MB. An
+// address that is forgotten begins anew, with a full burst.
+const maxRates = 1 << 16
 
 // Gate counts the sessions before login. It is safe for concurrent use.
 type Gate struct {
@@ -32,6 +62,13 @@ type Gate struct {
 	mu    sync.Mutex
 	total int
 	from  map[netip.Prefix]int
+	rates *bounded[netip.Prefix, bucket]
+}
+
+// bucket holds what an address may still open at once.
+type bucket struct {
+	left float64
+	at   time.Time // zero: the bucket is new, and full
 }
 
 // NewGate makes a gate.
@@ -42,7 +79,10 @@ func NewGate(o Options) *Gate {
 	if o.PerAddress == 0 {
 		o.PerAddress = 50
 	}
-	return &Gate{o: o, from: make(map[netip.Prefix]int)}
+	if o.Burst == 0 {
+		o.Burst = max(1, int(10*o.Rate))
+	}
+	return &Gate{o: o, from: make(map[netip.Prefix]int), rates: newBounded[netip.Prefix, bucket](maxRates)}
 }
 
 // Enter takes a place among the sessions before login; nil when there is none.
@@ -72,10 +112,12 @@ type Place struct {
 }
 
 // From counts the place for a client's address, once that is known. It reports
-// whether the address may have one more; the place must be left either way.
+// whether the address may have one more, and has not come too fast; the place must
+// be left either way. A connection that is refused counts for the rate too: who
+// hammers goes on being refused until it pauses.
 func (p *Place) From(client netip.Addr) bool {
 	network := Network(client)
-	if !network.IsValid() {
+	if !network.IsValid() || Contains(p.gate.o.Exempt, client) {
 		return true
 	}
 	p.gate.mu.Lock()
@@ -83,12 +125,30 @@ func (p *Place) From(client netip.Addr) bool {
 	if p.left || p.from.IsValid() {
 		return true
 	}
-	if p.gate.from[network] >= p.gate.o.PerAddress {
+	if !p.gate.draw(network) || p.gate.from[network] >= p.gate.o.PerAddress {
 		return false
 	}
 	p.gate.from[network]++
 	p.from = network
 	return true
+}
+
+// draw takes one connection out of an address's bucket. The caller holds mu.
+func (g *Gate) draw(network netip.Prefix) bool {
+	if g.o.Rate <= 0 {
+		return true
+	}
+	now := time.Now()
+	b := g.rates.at(network)
+	full := float64(g.o.Burst)
+	if b.at.IsZero() {
+		b.left = full
+	} else {
+		b.left = min(full, b.left+now.Sub(b.at).Seconds()*g.o.Rate)
+	}
+	b.at = now
+	b.left = max(b.left-1, -full) // a pause of twice the burst's time makes good for anything
+	return b.left >= 0
 }
 
 // Leave gives the place back: the client logged in, or left. It may be called
@@ -121,4 +181,10 @@ func Network(a netip.Addr) netip.Prefix {
 	}
 	prefix, _ := a.Prefix(bits)
 	return prefix
+}
+
+// Contains reports whether an address is in one of the networks.
+func Contains(networks []netip.Prefix, a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a) })
 }

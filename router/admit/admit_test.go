@@ -3,6 +3,8 @@ package admit
 import (
 	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestTotal(t *testing.T) {
@@ -62,4 +64,52 @@ func TestUnknownAddressIsOnlyCountedInAll(t *testing.T) {
 			t.Error("refused")
 		}
 	}
+}
+
+// TestRate: an address may open a burst, and then what its rate allows; who goes
+// on hammering is refused until it pauses. Others and exempt networks are not
+// touched.
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(Options{Rate: 2, Burst: 5, PerAddress: 1000, Exempt: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})
+		open := func(from string, n int) (good int) {
+			for range n {
+				p := g.Enter()
+				if p.From(netip.MustParseAddr(from)) {
+					good++
+				}
+				p.Leave()
+			}
+			return good
+		}
+		for _, step := range []struct {
+			about string
+			from  string
+			n     int
+			after time.Duration
+			want  int
+		}{
+			{"the burst", "192.0.2.1", 5, 0, 5},
+			{"one more", "192.0.2.1", 1, 0, 0},
+			{"another address", "192.0.2.2", 5, 0, 5},
+			{"exempt", "10.1.2.3", 100, 0, 100},
+			{"two seconds later: four came back, and the one refused counts", "192.0.2.1", 5, 2 * time.Second, 3},
+			{"hammering", "192.0.2.1", 1000, time.Second, 0},
+			{"goes on hammering", "192.0.2.1", 10, time.Second, 0},
+			{"a pause", "192.0.2.1", 6, time.Minute, 5},
+		} {
+			time.Sleep(step.after)
+			if got := open(step.from, step.n); got != step.want {
+				t.Errorf("%s: %d of %d, want %d", step.about, got, step.n, step.want)
+			}
+		}
+		for i := range maxRates + 1000 {
+			p := g.Enter()
+			p.From(netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}))
+			p.Leave()
+		}
+		if g.rates.len() != maxRates || len(g.from) != 0 {
+			t.Errorf("%d rates and %d places are remembered", g.rates.len(), len(g.from))
+		}
+	})
 }
