@@ -44,6 +44,7 @@ func TestPostgres(t *testing.T) {
 		{"feed interrupted", testFeedInterrupted, false},
 		{"contract", testContract, false},
 		{"kill", testKill, false},
+		{"away at the start", testAway, false},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			if part.long && testing.Short() {

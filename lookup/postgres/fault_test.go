@@ -116,3 +116,41 @@ func testLocked(t *testing.T, c *cluster) {
 		t.Errorf("set once the lock is gone: %v", err)
 	}
 }
+
+// testAway opens the database while the server is down: that is no error, and
+// nothing has to be done once it is up.
+func testAway(t *testing.T, c *cluster) {
+	dsn := c.newDatabase(t)
+	c.kill()
+	db, err := Open(t.Context(), dsn, quickPasswords(), Options{Timeout: time.Second})
+	if err != nil {
+		c.start()
+		t.Fatal(err)
+	}
+	defer db.Close()
+	_, lookupErr := db.Lookup(t.Context(), "anna@example.test")
+	_, setErr := db.Set(t.Context(), "anna@example.test", ptr("p"), nil)
+	readyErr := db.Ready(t.Context())
+	c.start()
+	for what, err := range map[string]error{"lookup": lookupErr, "set": setErr, "ready": readyErr} {
+		if !errors.Is(err, lookup.ErrUnavailable) {
+			t.Errorf("%s while the server is down: got %v", what, err)
+		}
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		_, err := db.Lookup(t.Context(), "anna@example.test")
+		if errors.Is(err, lookup.ErrAbsent) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the server is up: %v", err)
+		}
+	}
+	if _, err := db.Set(t.Context(), "anna@example.test", ptr("p"), nil); err != nil {
+		t.Error(err)
+	}
+	if err := db.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -69,7 +69,7 @@ func (db *DB) migrate(ctx context.Context) error {
 	case err != nil:
 		return err
 	case version > len(steps):
-		return fmt.Errorf("the schema has version %d, made by a newer release; this one knows %d", version, len(steps))
+		return &RefusedError{Reason: fmt.Sprintf("the schema has version %d, made by a newer release; this one knows %d", version, len(steps))}
 	case version == len(steps):
 		return nil
 	}
@@ -87,7 +87,7 @@ func (db *DB) applySteps(ctx context.Context, tx pgx.Tx, steps []migration) erro
 		return err
 	}
 	if encoding != "UTF8" {
-		return fmt.Errorf("the database's encoding is %s; it must be UTF8", encoding)
+		return &RefusedError{Reason: fmt.Sprintf("the database's encoding is %s; it must be UTF8", encoding)}
 	}
 	// Somebody else may have been quicker.
 	version, err := schemaVersion(ctx, tx)

@@ -84,6 +84,7 @@ type DB struct {
 	passwords Passwords
 	hashers   *hashers
 	decoys    *decoys
+	schema    schema
 
 	upgrades chan upgrade
 	closing  chan struct{} // closed by Close
@@ -95,7 +96,12 @@ type DB struct {
 // and brings its schema up to date if need be, for which the role must be
 // allowed to create schemas; any number of processes may do so at the same
 // time. It blocks until ctx ends or Timeout has passed; a migration that
-// another process works at gets ten times as long. Errors show no password.
+// another process works at gets ten times as long.
+//
+// A database that is away is no error: questions are unavailable, Ready says
+// why, and what Open would have done is done once it is there. An error is a
+// connection string that says nothing, and a database that can never be used:
+// of a newer release, or of another encoding. Errors show no password.
 func Open(ctx context.Context, dsn string, passwords Passwords, opts Options) (*DB, error) {
 	opts = opts.withDefaults()
 	config, err := poolConfig(dsn, opts)
@@ -114,7 +120,11 @@ func Open(ctx context.Context, dsn string, passwords Passwords, opts Options) (*
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	if err := db.begin(ctx); err != nil {
+	db.schema.init()
+	switch err := db.prepare(ctx); {
+	case errors.Is(err, lookup.ErrUnavailable):
+		db.opts.Logger.Warn("database is away, it is asked again with the first question", zap.Error(err))
+	case err != nil:
 		db.pool.Close()
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
@@ -177,7 +187,7 @@ func insist(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// begin does what Open has to do once it can connect.
+// begin does what comes before the first question.
 func (db *DB) begin(ctx context.Context) error {
 	if err := db.migrate(ctx); err != nil {
 		return err

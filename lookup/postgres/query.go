@@ -30,6 +30,9 @@ const long = 10
 func (db *DB) read(ctx context.Context, step string, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, db.opts.Timeout+statementGrace)
 	defer cancel()
+	if err := db.prepare(ctx); err != nil {
+		return err
+	}
 	return db.repeat(ctx, step, do)
 }
 
@@ -38,6 +41,9 @@ func (db *DB) read(ctx context.Context, step string, do func(context.Context) er
 func (db *DB) readLong(ctx context.Context, step string, do func(context.Context, pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, long*db.opts.Timeout+statementGrace)
 	defer cancel()
+	if err := db.prepare(ctx); err != nil {
+		return err
+	}
 	return db.repeat(ctx, step, func(ctx context.Context) error {
 		return db.transact(ctx, long, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, do)
 	})
@@ -51,6 +57,9 @@ func (db *DB) write(ctx context.Context, step string, times int, do func(context
 	options := pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(times)*db.opts.Timeout+statementGrace)
 	defer cancel()
+	if err := db.prepare(ctx); err != nil {
+		return err
+	}
 	return db.repeat(ctx, step, func(ctx context.Context) error { return db.transact(ctx, times, options, do) })
 }
 
