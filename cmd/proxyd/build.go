@@ -203,6 +203,9 @@ func proxyProtocols(c *conf.Config) map[string]router.Protocol {
 	}
 }
 
+// authHTTPName is the name of the socket that nginx asks.
+const authHTTPName = "auth_http"
+
 // listening is an open socket and how its connections are treated; without a
 // protocol it is the admin listener.
 type listening struct {
@@ -247,8 +250,11 @@ func listen(c *conf.Config, sockets *daemon.Sockets, certs *tlsconf.Store, proto
 			MaxSessions:         l.MaxSessions,
 		}})
 	}
-	if c.Proxyd.Admin != "" {
-		socket, err := sockets.Listen("admin", c.Proxyd.Admin)
+	for _, l := range []struct{ name, address string }{{"admin", c.Proxyd.Admin}, {authHTTPName, c.Proxyd.AuthHTTP.Address}} {
+		if l.address == "" {
+			continue
+		}
+		socket, err := sockets.Listen(l.name, l.address)
 		if err != nil {
 			return out, err
 		}

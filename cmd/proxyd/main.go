@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 
+	"switchyard/cmd/internal/authhttp"
 	"switchyard/cmd/internal/directory"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
@@ -94,6 +95,10 @@ func run(flags daemon.Flags) error {
 	open := make([]daemon.Listener, 0, len(listeners))
 	for _, l := range listeners {
 		open = append(open, l.socket)
+		if l.socket.Name == authHTTPName {
+			group.Go(func() error { return authhttp.Serve(ctx, l.socket, c, c.Proxyd.AuthHTTP, cached, log.Named("auth_http")) })
+			continue
+		}
 		if l.how.Protocol == nil {
 			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, adminPages(proxy, admin, certs, level)) })
 			continue

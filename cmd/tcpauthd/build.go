@@ -11,14 +11,14 @@ import (
 	"switchyard/internal/daemon"
 	"switchyard/internal/tlsconf"
 	"switchyard/lookup/nwauth"
-	"switchyard/lookup/nwauth/hash"
 	"switchyard/lookup/tcpauth"
 )
 
 // The names under which the listeners are announced.
 const (
-	tcpauthName = "tcpauth"
-	adminName   = "admin"
+	tcpauthName  = "tcpauth"
+	adminName    = "admin"
+	authHTTPName = "auth_http"
 )
 
 // serverOptions translates [tcpauthd].
@@ -58,7 +58,7 @@ func prefixes(texts []string) ([]netip.Prefix, error) {
 func databaseOptions(c *conf.Config, log *zap.Logger) nwauth.Options {
 	t := c.Tcpauthd
 	return nwauth.Options{
-		Argon2:  hash.Argon2{Memory: uint32(t.Argon2.Memory), Passes: uint32(t.Argon2.Passes), Threads: uint8(t.Argon2.Threads)},
+		Argon2:  argon2(c),
 		Primary: t.Primary,
 		Upgrade: t.UpgradeHashes,
 		Logger:  log,
@@ -96,18 +96,25 @@ func clientOptions(c *conf.Config) (tcpauth.ClientOptions, error) {
 const moduleTimeout = 10 * time.Second
 
 // listen opens the sockets; all or none.
-func listen(c *conf.Config) ([]daemon.Listener, error) {
-	socket, err := daemon.Listen(tcpauthName, c.Tcpauthd.Address)
-	if err != nil {
-		return nil, err
+func listen(c *conf.Config) (out []daemon.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range out {
+				l.Close()
+			}
+		}
+	}()
+	for _, l := range []struct{ name, address string }{
+		{tcpauthName, c.Tcpauthd.Address}, {adminName, c.Tcpauthd.Admin}, {authHTTPName, c.Tcpauthd.AuthHTTP.Address},
+	} {
+		if l.address == "" {
+			continue
+		}
+		socket, err := daemon.Listen(l.name, l.address)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, socket)
 	}
-	if c.Tcpauthd.Admin == "" {
-		return []daemon.Listener{socket}, nil
-	}
-	admin, err := daemon.Listen(adminName, c.Tcpauthd.Admin)
-	if err != nil {
-		socket.Close()
-		return nil, err
-	}
-	return []daemon.Listener{socket, admin}, nil
+	return out, nil
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 
+	"switchyard/cmd/internal/authhttp"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
 	"switchyard/lookup/nwauth"
@@ -90,7 +91,7 @@ func run(f flags) error {
 // serve is the directory's life, in order: user database, listeners; and back:
 // the answers under way, and the database last.
 func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f flags, log *zap.Logger, level zap.AtomicLevel) error {
-	users, err := nwauth.Open(c.Path(c.Tcpauthd.Data), databaseOptions(c, log.Named("nwauth")))
+	users, err := openStore(ctx, c, log)
 	if err != nil {
 		return err
 	}
@@ -101,8 +102,8 @@ func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f
 	}()
 	admin := daemon.Admin{Name: "tcpauthd", Level: level, Ready: users.Ready}
 	var r *replica
-	if c.Tcpauthd.Primary != "" {
-		if r, err = newReplica(c, users, log.Named("replica")); err != nil {
+	if db, embedded := users.(*nwauth.DB); embedded && c.Tcpauthd.Primary != "" {
+		if r, err = newReplica(c, db, log.Named("replica")); err != nil {
 			return err
 		}
 		options.State = r.state
@@ -122,8 +123,11 @@ func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f
 	group, ctx := errgroup.WithContext(ctx)
 	for _, socket := range sockets {
 		group.Go(func() error {
-			if socket.Name == adminName {
+			switch socket.Name {
+			case adminName:
 				return daemon.ServeAdmin(ctx, socket, admin)
+			case authHTTPName:
+				return authhttp.Serve(ctx, socket, c, c.Tcpauthd.AuthHTTP, users, log.Named("auth_http"))
 			}
 			return srv.Serve(ctx, socket)
 		})
@@ -135,7 +139,7 @@ func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f
 		stop()
 		return errors.Join(err, group.Wait())
 	}
-	log.Info("ready", zap.Int("users", users.Len()), zap.Int("listeners", len(sockets)), zap.String("primary", c.Tcpauthd.Primary))
+	log.Info("ready", zap.String("store", c.Tcpauthd.Store), zap.Int("listeners", len(sockets)), zap.String("primary", c.Tcpauthd.Primary))
 	err = group.Wait()
 	log.Info("stopped")
 	return err

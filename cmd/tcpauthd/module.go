@@ -20,7 +20,7 @@ import (
 // The database is opened when nobody has it. When a daemon has it, or another
 // module of the same server, that is asked at the configured address.
 func serveModule(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, log *zap.Logger) error {
-	db, done, err := moduleDatabase(c, log)
+	db, done, err := moduleDatabase(ctx, c, log)
 	if err != nil {
 		return err
 	}
@@ -37,8 +37,8 @@ func serveModule(ctx context.Context, c *conf.Config, options tcpauth.ServerOpti
 	return nil
 }
 
-func moduleDatabase(c *conf.Config, log *zap.Logger) (tcpauth.Database, func() error, error) {
-	users, err := nwauth.Open(c.Path(c.Tcpauthd.Data), databaseOptions(c, log.Named("nwauth")))
+func moduleDatabase(ctx context.Context, c *conf.Config, log *zap.Logger) (tcpauth.Database, func() error, error) {
+	users, err := openStore(ctx, c, log)
 	if err == nil {
 		return users, users.Close, nil
 	}

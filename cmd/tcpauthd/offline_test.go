@@ -111,17 +111,17 @@ func TestBar(t *testing.T) {
 	}
 }
 
-// module is tcpauthd as a NetWin server runs it.
-type module struct {
+// moduleProcess is tcpauthd as a NetWin server runs it.
+type moduleProcess struct {
 	t   *testing.T
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-func startModule(t *testing.T, dir string) *module {
+func startModule(t *testing.T, dir string) *moduleProcess {
 	t.Helper()
-	m := &module{t: t, cmd: command(dir, "-stdio")}
+	m := &moduleProcess{t: t, cmd: command(dir, "-stdio")}
 	var err error
 	if m.in, err = m.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func startModule(t *testing.T, dir string) *module {
 	return m
 }
 
-func (m *module) ask(command string, want ...string) {
+func (m *moduleProcess) ask(command string, want ...string) {
 	m.t.Helper()
 	if _, err := io.WriteString(m.in, command+"\n"); err != nil {
 		m.t.Fatal(err)

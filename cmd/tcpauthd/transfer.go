@@ -17,7 +17,8 @@ import (
 // standard stands for standard input or output in the place of a file.
 const standard = "-"
 
-// importFile takes over the users of a file. The daemon must not run.
+// importFile takes over the users of a file. With an embedded store the daemon
+// must not run.
 func importFile(ctx context.Context, c *conf.Config, file string) error {
 	in, size := os.Stdin, int64(0)
 	if file != standard {
@@ -31,64 +32,81 @@ func importFile(ctx context.Context, c *conf.Config, file string) error {
 		}
 		in = f
 	}
-	users, err := openOffline(c)
+	users, err := openTransfer(ctx, c)
 	if err != nil {
 		return err
 	}
 	bar := newBar(os.Stderr, "import", size)
-	result, err := users.Import(ctx, in, bar.update)
+	result, err := users.take(ctx, in, bar.update)
 	bar.finish()
 	if err := errors.Join(err, users.Close()); err != nil {
 		return fmt.Errorf("import %s: %w", file, err)
 	}
-	for _, bad := range result.Errors {
+	for _, bad := range result.errors {
 		fmt.Fprintf(os.Stderr, "%s: %v; left out\n", file, bad)
 	}
-	if more := result.Bad - len(result.Errors); more > 0 {
+	if more := result.bad - len(result.errors); more > 0 {
 		fmt.Fprintf(os.Stderr, "%s: %d more lines left out\n", file, more)
 	}
-	for _, scheme := range result.Schemes {
+	for _, scheme := range result.schemes {
 		fmt.Fprintf(os.Stderr, "%s: %s\n", file, scheme)
 	}
 	fmt.Printf("%d users added, %d replaced, %d lines left out, %d users with a password hash that cannot be verified\n",
-		result.Added, result.Replaced, result.Bad, result.Unverifiable)
-	if result.Bad > 0 {
-		return fmt.Errorf("import %s: %d lines left out", file, result.Bad)
+		result.added, result.replaced, result.bad, result.unverifiable)
+	if result.bad > 0 {
+		return fmt.Errorf("import %s: %d lines left out", file, result.bad)
 	}
 	return nil
 }
 
-// exportFile writes all users to a file, which is there when it is whole. The
-// daemon must not run.
+// exportFile writes all users to a file, which is there when it is whole. With an
+// embedded store the daemon must not run.
 func exportFile(ctx context.Context, c *conf.Config, file string) error {
-	users, err := openOffline(c)
+	users, err := openTransfer(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer users.Close()
 	bar := newBar(os.Stderr, "export", 0)
-	bar.lines = int64(users.Len())
+	n := users.count()
+	bar.lines = int64(n)
 	if file == standard {
-		err = users.Export(ctx, os.Stdout, bar.update)
+		err = users.give(ctx, os.Stdout, bar.update)
 		bar.finish()
 		return err
 	}
-	err = writeFile(file, func(w io.Writer) error { return users.Export(ctx, w, bar.update) })
+	err = writeFile(file, func(w io.Writer) error { return users.give(ctx, w, bar.update) })
 	bar.finish()
 	if err != nil {
 		return fmt.Errorf("export %s: %w", file, err)
 	}
-	fmt.Printf("%d users written to %s\n", users.Len(), file)
+	fmt.Printf("%d users written to %s\n", n, file)
 	return nil
 }
 
-// openOffline opens the database for this command alone.
-func openOffline(c *conf.Config) (*nwauth.DB, error) {
-	users, err := nwauth.Open(c.Path(c.Tcpauthd.Data), databaseOptions(c, zap.NewNop()))
+// openTransfer opens the store for this command: an embedded one for it alone.
+func openTransfer(ctx context.Context, c *conf.Config) (transfer, error) {
+	switch c.Tcpauthd.Store {
+	case "module":
+		return nil, errNoTransfer
+	case "postgresql":
+		db, err := openPostgres(ctx, c, zap.NewNop())
+		if err != nil {
+			return nil, err
+		}
+		if err := db.Ready(ctx); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		return shared{db}, nil
+	}
+	db, err := openEmbedded(c, zap.NewNop())
 	if errors.Is(err, nwauth.ErrLocked) {
 		return nil, fmt.Errorf("%w; stop tcpauthd first", err)
 	}
-	return users, err
+	if err != nil {
+		return nil, err
+	}
+	return embedded{db}, nil
 }
 
 // writeFile writes a file for its owner alone, durably and under its name only

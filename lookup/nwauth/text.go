@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 
@@ -108,3 +109,29 @@ func eachLine(r io.Reader, do func(number int, line string) error) error {
 		}
 	}
 }
+
+// Records yields the records of a file, for another database; an error beside a
+// record is a LineError for a line that is none, or, at the end, the reader's.
+func Records(r io.Reader) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		err := eachLine(r, func(number int, line string) error {
+			record, err := ParseRecord(line)
+			if err != nil {
+				err = &LineError{Line: number, Err: err}
+			}
+			if !yield(record, err) {
+				return errEnough
+			}
+			return nil
+		})
+		if err != nil && err != errEnough {
+			yield(Record{}, err)
+		}
+	}
+}
+
+var errEnough = errors.New("enough")
+
+// AppendRecord writes a record as its line, line end included. The record must
+// be one that ParseRecord would read, as another database's are.
+func AppendRecord(dst []byte, r Record) []byte { return append(appendRecord(dst, r), '\n') }
