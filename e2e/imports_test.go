@@ -63,7 +63,7 @@ func layer(p string) int {
 	case strings.HasPrefix(p, "cmd/"), p == "e2e", p == "internal/harness", strings.HasSuffix(p, "test"):
 		return command
 	case p == "conf", strings.HasPrefix(p, "backend/imap/"),
-		slices.Contains([]string{"router/imap", "router/pop", "router/smtp", "router/console", "backend/imap", "backend/pop", "backend/smtp", "backend/managesieve"}, p):
+		slices.Contains([]string{"router/imap", "router/pop", "router/smtp", "router/sieve", "router/console", "backend/imap", "backend/pop", "backend/smtp", "backend/managesieve"}, p):
 		return protocol
 	case p == "lookup" || p == "backend":
 		return vocabulary

@@ -39,10 +39,11 @@ type Service string
 
 // The services of a node.
 const (
-	IMAP       Service = "imap"
-	POP3       Service = "pop3"
-	Submission Service = "submission"
-	LMTP       Service = "lmtp"
+	IMAP        Service = "imap"
+	POP3        Service = "pop3"
+	Submission  Service = "submission"
+	LMTP        Service = "lmtp"
+	ManageSieve Service = "managesieve"
 )
 
 // Backend is a named mail store.
