@@ -10,15 +10,18 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"switchyard/bench/peers/load"
+	"switchyard/bench/peers/stub"
 )
 
 // bench is one comparison.
 type bench struct {
-	ctx  context.Context
-	o    *options
-	dir  string
-	stub stubAddresses
-	load *helper
+	ctx     context.Context
+	o       *options
+	dir     string
+	backend stub.Addresses
+	clients *helper
 
 	cert, key, both string // files, PEM; both has certificate and key
 	openssl         string // the configuration file of OpenSSL
@@ -28,10 +31,8 @@ type bench struct {
 // compare measures everything that is asked for. Results come with an error
 // when it ended early.
 func compare(ctx context.Context, o *options) (*results, error) {
-	for _, c := range []string{"taskset"} {
-		if _, err := exec.LookPath(c); err != nil {
-			return nil, err
-		}
+	if _, err := exec.LookPath("taskset"); err != nil {
+		return nil, err
 	}
 	if err := manyDescriptors(); err != nil {
 		return nil, err
@@ -53,20 +54,20 @@ func compare(ctx context.Context, o *options) (*results, error) {
 	if err := b.prepare(); err != nil {
 		return nil, err
 	}
-	stub, err := startHelper("stub", o.loadCore)
+	backend, err := startHelper("stub", o.loadCore)
 	if err != nil {
 		return nil, err
 	}
-	defer stub.stop()
-	if err := stub.out.Decode(&b.stub); err != nil {
+	defer backend.stop()
+	if err := backend.out.Decode(&b.backend); err != nil {
 		return nil, fmt.Errorf("start the stub: %w", err)
 	}
-	if b.load, err = startHelper("load", o.loadCore); err != nil {
+	if b.clients, err = startHelper("load", o.loadCore); err != nil {
 		return nil, err
 	}
-	defer b.load.stop()
+	defer b.clients.stop()
 	// An end by signal or limit ends what the load is waiting for, too.
-	defer context.AfterFunc(ctx, b.load.stop)()
+	defer context.AfterFunc(ctx, b.clients.stop)()
 	return b.rounds()
 }
 
@@ -126,6 +127,7 @@ func (b *bench) withCertificate(text string) string {
 func (b *bench) rounds() (*results, error) {
 	r := newResults(b.o)
 	for round := range b.o.rounds {
+		r.round = round
 		for _, w := range b.o.works {
 			if w.kind == idle {
 				if round < b.o.idleRounds {
@@ -150,7 +152,7 @@ func (b *bench) rounds() (*results, error) {
 type contender struct {
 	peer
 	*running
-	order loadOrder
+	order load.Order
 }
 
 // start starts a proxy for a work, and takes every user through it once: caches
@@ -165,11 +167,11 @@ func (b *bench) start(w work, p peer) (*contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	run, err := p.start(b, job{service: w.service, tls: w.tls, dir: dir, address: address, stub: b.stub[w.service]})
+	run, err := p.start(b, job{service: w.service, tls: w.tls, dir: dir, address: address, stub: b.backend[w.service]})
 	if err != nil {
 		return nil, err
 	}
-	c := &contender{p, run, loadOrder{Service: w.service, TLS: w.tls, Address: address, Concurrency: b.o.concurrency}}
+	c := &contender{p, run, load.Order{Service: w.service, TLS: w.tls, Address: address, Concurrency: b.o.concurrency}}
 	err = run.proxy.ready(b.ctx, address)
 	if err == nil {
 		order := c.order
@@ -195,9 +197,9 @@ func explain(err error, p *process) error {
 	return err
 }
 
-func (b *bench) ask(o loadOrder) (loadResult, error) {
-	var r loadResult
-	if err := b.load.ask(o, &r); err != nil {
+func (b *bench) ask(o load.Order) (load.Result, error) {
+	var r load.Result
+	if err := b.clients.ask(o, &r); err != nil {
 		return r, fmt.Errorf("the load: %w", err)
 	}
 	if r.Error != "" {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"switchyard/bench/peers/load"
 )
 
 // makeCertificate makes the one certificate of all proxies: ECDSA P-256, signed
@@ -23,12 +25,12 @@ func (b *bench) makeCertificate() error {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "proxy." + domain},
+		Subject:      pkix.Name{CommonName: "proxy." + load.Domain},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(24 * time.Hour),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:     []string{"proxy." + domain},
+		DNSNames:     []string{"proxy." + load.Domain},
 		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 )
 
@@ -14,9 +15,10 @@ import (
 // JSON on its standard input and answers each with a line on its output. It
 // ends when its input does.
 type helper struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *json.Decoder
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *json.Decoder
+	ends sync.Once
 }
 
 func startHelper(role, core string) (*helper, error) {
@@ -39,7 +41,7 @@ func startHelper(role, core string) (*helper, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the %s: %w", role, err)
 	}
-	return &helper{cmd, in, json.NewDecoder(bufio.NewReader(out))}, nil
+	return &helper{cmd: cmd, in: in, out: json.NewDecoder(bufio.NewReader(out))}, nil
 }
 
 // ask sends an order and waits for the answer.
@@ -54,8 +56,11 @@ func (h *helper) ask(order, answer any) error {
 	return h.out.Decode(answer)
 }
 
+// stop ends it, and whoever waits for an answer. It may be called again.
 func (h *helper) stop() {
-	h.in.Close()
-	h.cmd.Process.Kill()
-	h.cmd.Wait()
+	h.ends.Do(func() {
+		h.in.Close()
+		h.cmd.Process.Kill()
+		h.cmd.Wait()
+	})
 }

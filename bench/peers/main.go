@@ -26,6 +26,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"switchyard/bench/peers/load"
+	"switchyard/bench/peers/stub"
 )
 
 // roleVariable makes the program one of its own helpers: the stub or the load.
@@ -41,9 +44,9 @@ func main() {
 func run() error {
 	switch os.Getenv(roleVariable) {
 	case "stub":
-		return serveStub(os.Stdin, os.Stdout)
+		return stub.Serve(os.Stdin, os.Stdout)
 	case "load":
-		return serveLoad(os.Stdin, os.Stdout)
+		return load.Serve(os.Stdin, os.Stdout)
 	}
 	o, err := parseFlags(os.Args[1:])
 	if errors.Is(err, flag.ErrHelp) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"switchyard/bench/peers/load"
 )
 
 const (
@@ -19,6 +21,7 @@ const (
 
 // sample is one measurement, in the unit of the work.
 type sample struct {
+	round         int
 	proxy, helper float64
 	busy          float64 // the part of the time in which the proxy was on the CPU
 }
@@ -40,7 +43,7 @@ type turn struct {
 func (b *bench) busyRound(w work, r *results) {
 	var turns []*turn
 	for _, p := range b.o.peers {
-		if r.failed(w, p) || b.ctx.Err() != nil {
+		if r.hopeless(w, p) || b.ctx.Err() != nil {
 			continue
 		}
 		c, err := b.start(w, p)
@@ -113,13 +116,13 @@ func (t *turn) sample(w work) (sample, error) {
 		}
 		return float64(d.Microseconds()) / float64(t.sessions)
 	}
-	return sample{each(proxy), each(helper), proxy.Seconds() / t.took.Seconds()}, nil
+	return sample{proxy: each(proxy), helper: each(helper), busy: proxy.Seconds() / t.took.Seconds()}, nil
 }
 
 // idleRound measures the memory of idle sessions, one proxy after the other.
 func (b *bench) idleRound(w work, r *results) {
 	for _, p := range b.o.peers {
-		if r.failed(w, p) || b.ctx.Err() != nil {
+		if r.hopeless(w, p) || b.ctx.Err() != nil {
 			continue
 		}
 		c, err := b.start(w, p)
@@ -141,7 +144,7 @@ func (b *bench) slope(c *contender) (s sample, err error) {
 		few, many = c.many/6, c.many
 	}
 	defer func() {
-		if _, dropErr := b.ask(loadOrder{Do: "drop"}); err == nil {
+		if _, dropErr := b.ask(load.Order{Do: "drop"}); err == nil {
 			err = dropErr
 		}
 	}()

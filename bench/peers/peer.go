@@ -18,7 +18,7 @@ type peer struct {
 	title string
 
 	// version asks the program for its own.
-	version func(o *options) (string, error)
+	version func() (string, error)
 
 	// start configures and starts the proxy for one work, in a directory of
 	// its own, so that nothing but this work is in its memory.

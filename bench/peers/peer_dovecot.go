@@ -10,7 +10,7 @@ func dovecot() peer {
 	return peer{
 		name:    "dovecot",
 		title:   "Dovecot",
-		version: func(*options) (string, error) { return versionOf("", "dovecot", "--version") },
+		version: func() (string, error) { return versionOf("", "dovecot", "--version") },
 		start:   startDovecot,
 	}
 }

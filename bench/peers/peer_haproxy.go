@@ -7,7 +7,7 @@ func haproxy() peer {
 	return peer{
 		name:    "haproxy",
 		title:   "HAProxy (L4, no login)",
-		version: func(*options) (string, error) { return versionOf("", "haproxy", "-v") },
+		version: func() (string, error) { return versionOf("", "haproxy", "-v") },
 		start:   startHAProxy,
 	}
 }

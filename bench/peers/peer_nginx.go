@@ -12,7 +12,7 @@ func nginx() peer {
 	return peer{
 		name:    "nginx",
 		title:   "nginx mail",
-		version: func(*options) (string, error) { return versionOf("nginx/", "nginx", "-v") },
+		version: func() (string, error) { return versionOf("nginx/", "nginx", "-v") },
 		start:   startNginx,
 	}
 }

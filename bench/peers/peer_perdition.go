@@ -12,7 +12,7 @@ func perdition() peer {
 	return peer{
 		name:    "perdition",
 		title:   "Perdition",
-		version: func(*options) (string, error) { return versionOf("", "perdition", "--help") },
+		version: func() (string, error) { return versionOf("", "perdition", "--help") },
 		start:   startPerdition,
 		many:    600,
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"switchyard/bench/peers/load"
 )
 
 // proxyd, as an operator would run it: accounts in a file, answers from the
@@ -17,7 +19,7 @@ func proxyd() peer {
 	return peer{
 		name:    ours,
 		title:   "Switchyard",
-		version: func(o *options) (string, error) { return versionOf("", o.proxyd, "-version") },
+		version: func() (string, error) { return "of this tree", nil },
 		start:   startProxyd,
 	}
 }
@@ -51,7 +53,7 @@ ${cleartext}
 `
 
 func startProxyd(b *bench, j job) (*running, error) {
-	words := map[string]string{"domain": domain, "tls": "off", "backend_service": j.service, "certificate": "", "cleartext": ""}
+	words := map[string]string{"domain": load.Domain, "tls": "off", "backend_service": j.service, "certificate": "", "cleartext": ""}
 	if j.service != "lmtp" {
 		words["cleartext"] = "cleartext_login = true"
 	}
@@ -80,11 +82,11 @@ func startProxyd(b *bench, j job) (*running, error) {
 // accounts is a file of accounts with salted hashes.
 func accounts() string {
 	const salt = "bench-salt"
-	sum := sha256.Sum256([]byte(password + salt))
+	sum := sha256.Sum256([]byte(load.Password + salt))
 	hash := "{SSHA256}" + base64.StdEncoding.EncodeToString(append(sum[:], salt...))
 	var out strings.Builder
-	for i := range users {
-		fmt.Fprintf(&out, "%s:%s:tohost=\"stub\"\n", userName(i), hash)
+	for i := range load.Users {
+		fmt.Fprintf(&out, "%s:%s:tohost=\"stub\"\n", load.UserName(i), hash)
 	}
 	return out.String()
 }

@@ -13,8 +13,9 @@ import (
 // results is what was measured so far.
 type results struct {
 	o       *options
-	samples map[string][]sample // by work and peer; of all rounds, in order
-	reasons map[string]error    // why there are none
+	round   int
+	samples map[string][]sample // by work and peer; in the order of the rounds
+	reasons map[string]error    // why a round has none, the last such reason
 	before  string              // load averages
 	load    string
 }
@@ -30,18 +31,25 @@ func (r *results) add(w work, p peer, s sample, err error) {
 		r.reasons[cell(w, p.name)] = err
 		return
 	}
+	s.round = r.round
 	r.samples[cell(w, p.name)] = append(r.samples[cell(w, p.name)], s)
 }
 
-// failed reports whether a proxy failed at a work: it is not tried again.
-func (r *results) failed(w work, p peer) bool { return r.reasons[cell(w, p.name)] != nil }
+// hopeless reports whether a proxy failed at a work and never did it: it is not
+// tried again.
+func (r *results) hopeless(w work, p peer) bool {
+	return r.reasons[cell(w, p.name)] != nil && len(r.samples[cell(w, p.name)]) == 0
+}
 
-// last is the newest measurement, for the one who waits.
+// last is this round's measurement, for the one who waits.
 func (r *results) last(w work, p peer) string {
-	if err := r.reasons[cell(w, p.name)]; err != nil {
-		return "– " + err.Error()
-	}
 	all := r.samples[cell(w, p.name)]
+	if len(all) == 0 || all[len(all)-1].round != r.round {
+		if err := r.reasons[cell(w, p.name)]; err != nil {
+			return "– " + err.Error()
+		}
+		return "– not in this round"
+	}
 	s := all[len(all)-1]
 	if w.kind == idle {
 		return s.String() + " " + w.kind.unit()
@@ -92,7 +100,7 @@ func (r *results) markdown() string {
 // median of the rounds, proxy and helper each for itself.
 func (r *results) median(w work, p string) string {
 	all := r.samples[cell(w, p)]
-	if len(all) == 0 || r.reasons[cell(w, p)] != nil {
+	if len(all) == 0 {
 		return "–"
 	}
 	var proxy, helper []float64
@@ -123,43 +131,38 @@ func (b bar) String() string {
 // inside a round, so that a round in which the machine was busy with something
 // else counts for both.
 func (r *results) verdict(w work) (value, verdict string) {
-	own := r.samples[cell(w, ours)]
-	if len(own) == 0 || r.reasons[cell(w, ours)] != nil {
+	own, other := r.samples[cell(w, ours)], r.samples[cell(w, w.bar.peer)]
+	met := map[bool]string{true: "met", false: "missed"}
+	var values []float64
+	for _, s := range own {
+		if w.bar.peer == "" {
+			values = append(values, s.sum())
+		} else if i := slices.IndexFunc(other, func(o sample) bool { return o.round == s.round }); i >= 0 {
+			values = append(values, s.sum()/other[i].sum())
+		}
+	}
+	if len(values) == 0 {
 		return "–", ""
 	}
-	met := map[bool]string{true: "met", false: "missed"}
+	m := median(values)
 	if w.bar.peer == "" {
-		var all []float64
-		for _, s := range own {
-			all = append(all, s.sum())
-		}
-		m := median(all)
 		return number(m), met[m <= w.bar.limit]
 	}
-	other := r.samples[cell(w, w.bar.peer)]
-	if len(other) == 0 || r.reasons[cell(w, w.bar.peer)] != nil {
-		return "–", ""
-	}
-	var ratios []float64
-	for i := range min(len(own), len(other)) {
-		ratios = append(ratios, own[i].sum()/other[i].sum())
-	}
-	m := median(ratios)
-	return fmt.Sprintf("%.2f × (%.2f–%.2f)", m, slices.Min(ratios), slices.Max(ratios)), met[m <= w.bar.factor]
+	return fmt.Sprintf("%.2f × (%.2f–%.2f)", m, slices.Min(values), slices.Max(values)), met[m <= w.bar.factor]
 }
 
 // notes says under which circumstances, and why cells are empty.
 func (r *results) notes(out *strings.Builder) {
 	var versions []string
 	for _, p := range r.o.peers {
-		v, err := p.version(r.o)
+		v, err := p.version()
 		if err != nil {
 			v = "–"
 		}
 		versions = append(versions, p.title+" "+v)
 	}
-	fmt.Fprintf(out, "\n%s; %d cores, one worker each on core %s, clients (%d at a time) and stub on core %s. Medians of %d rounds; helper's CPU behind the +; ratios are medians of the rounds' own ratios, with the least and the greatest. Idle: slope of PSS from %s to %s sessions. Load average before %s, after %s.\n",
-		strings.Join(versions, ", "), runtime.NumCPU(), r.o.proxyCore, r.o.concurrency, r.o.loadCore, r.o.rounds, number(float64(r.o.few)), number(float64(r.o.many)), r.before, r.load)
+	fmt.Fprintf(out, "\n%s; %d cores, one worker each on core %s, clients (%d at a time) and stub on core %s. Medians of %d rounds (idle: %d); helper's CPU behind the +; ratios are medians of the rounds' own ratios, with the least and the greatest. Idle: slope of PSS from %s to %s sessions. Load average before %s, after %s.\n",
+		strings.Join(versions, ", "), runtime.NumCPU(), r.o.proxyCore, r.o.concurrency, r.o.loadCore, r.o.rounds, min(r.o.rounds, r.o.idleRounds), number(float64(r.o.few)), number(float64(r.o.many)), r.before, r.load)
 	for _, p := range r.o.peers {
 		if p.many > 0 && p.many < r.o.many && slices.ContainsFunc(r.o.works, func(w work) bool { return w.kind == idle }) {
 			fmt.Fprintf(out, "%s has a process for each session: its slope is from %d to %d.\n", p.title, p.many/6, p.many)
@@ -168,11 +171,21 @@ func (r *results) notes(out *strings.Builder) {
 	for _, w := range r.o.works {
 		for _, p := range r.o.peers {
 			if err := r.reasons[cell(w, p.name)]; err != nil && !errors.Is(err, errUnsupported) {
-				fmt.Fprintf(out, "\n– %s, %s: %v\n", w.title, p.title, err)
+				fmt.Fprintf(out, "\n%s, %s: missing in %d of %d rounds: %v\n", w.title, p.title, r.missing(w, p), r.rounds(w), err)
 			}
 		}
 	}
 }
+
+// rounds that a work takes part in.
+func (r *results) rounds(w work) int {
+	if w.kind == idle {
+		return min(r.o.rounds, r.o.idleRounds)
+	}
+	return r.o.rounds
+}
+
+func (r *results) missing(w work, p peer) int { return r.rounds(w) - len(r.samples[cell(w, p.name)]) }
 
 // loadAverage of the last minute, "–" where it cannot be read.
 func loadAverage() string {

@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"bufio"
@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 )
 
 // message is what submission and LMTP deliver: 2 kB with its header.
-var message = "From: <sender@example.test>\r\nTo: <receiver@" + domain + ">\r\nSubject: two kilobytes\r\nMessage-ID: <1@example.test>\r\n\r\n" +
+var message = "From: <sender@example.test>\r\nTo: <receiver@" + Domain + ">\r\nSubject: two kilobytes\r\nMessage-ID: <1@example.test>\r\n\r\n" +
 	strings.Repeat("Sixty-two letters and two more make a line of this message. \r\n", 30) + ".\r\n"
 
 // client is one client's connection.
@@ -53,7 +54,7 @@ func (c *client) login(service string) error {
 		if err := c.expect("greeting", "* OK"); err != nil {
 			return err
 		}
-		if err := c.tagged("LOGIN " + c.user + " " + password); err != nil {
+		if err := c.tagged("LOGIN " + c.user + " " + Password); err != nil {
 			return err
 		}
 		return c.tagged("NOOP")
@@ -61,10 +62,10 @@ func (c *client) login(service string) error {
 		return c.steps(
 			"", "+OK",
 			"USER "+c.user, "+OK",
-			"PASS "+password, "+OK",
+			"PASS "+Password, "+OK",
 			"NOOP", "+OK")
 	case "submission":
-		plain := base64.StdEncoding.EncodeToString([]byte("\x00" + c.user + "\x00" + password))
+		plain := base64.StdEncoding.EncodeToString([]byte("\x00" + c.user + "\x00" + Password))
 		return c.steps(
 			"", "220",
 			"EHLO client.example.test", "250",
@@ -106,11 +107,11 @@ func (c *client) fetch(megabytes int) (int64, error) {
 		if err != nil {
 			return total, err
 		}
-		size, _, ok := literal(line)
-		if !ok {
-			return total, fmt.Errorf("FETCH: unexpected %q", line)
+		size, err := literalSize(line)
+		if err != nil {
+			return total, err
 		}
-		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(c.in, int64(size)), buf)
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(c.in, size), buf)
 		total += n
 		if err != nil {
 			return total, err
@@ -120,6 +121,16 @@ func (c *client) fetch(megabytes int) (int64, error) {
 		}
 	}
 	return total, c.expect("FETCH", "f OK")
+}
+
+// literalSize reads the {n} at the end of a line.
+func literalSize(line string) (int64, error) {
+	inner, found := strings.CutSuffix(line, "}")
+	i := strings.LastIndexByte(inner, '{')
+	if !found || i < 0 {
+		return 0, fmt.Errorf("FETCH: unexpected %q", line)
+	}
+	return strconv.ParseInt(inner[i+1:], 10, 64)
 }
 
 // steps sends commands, each with what its answer begins with. An empty command

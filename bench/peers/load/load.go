@@ -1,4 +1,5 @@
-package main
+// Package load is the clients of the comparison.
+package load
 
 import (
 	"context"
@@ -24,27 +25,27 @@ const (
 	// neither ports run out nor one address looks like an attack.
 	sources = 200
 
-	// users is how many accounts there are.
-	users = 200
+	// Users is how many accounts there are.
+	Users = 200
 
-	password = "correct-horse"
-	domain   = "bench.test"
+	Password = "correct-horse"
+	Domain   = "bench.test"
 )
 
-// loadOrder is what the load is asked to do.
-type loadOrder struct {
+// Order is what the load is asked to do.
+type Order struct {
 	Do          string // run, bulk, hold or drop
 	Service     string
 	TLS         bool
 	Address     string
-	Duration    time.Duration // of run; zero: as many sessions as there are users
+	Duration    time.Duration // of run; zero: as many sessions as there are Users
 	Concurrency int
 	Megabytes   int // of bulk, over all streams
 	Sessions    int // of hold: how many are held in all afterwards
 }
 
-// loadResult is the answer.
-type loadResult struct {
+// Result is the answer.
+type Result struct {
 	Sessions int   // that were completed, or are held
 	Bytes    int64 // of bulk
 	Error    string
@@ -57,12 +58,12 @@ type load struct {
 	mu   sync.Mutex
 }
 
-// serveLoad carries out orders until there are no more.
-func serveLoad(in io.Reader, out io.Writer) error {
+// Serve carries out orders until there are no more.
+func Serve(in io.Reader, out io.Writer) error {
 	var l load
 	orders, results := json.NewDecoder(in), json.NewEncoder(out)
 	for {
-		var o loadOrder
+		var o Order
 		if err := orders.Decode(&o); errors.Is(err, io.EOF) {
 			l.drop()
 			return nil
@@ -75,7 +76,7 @@ func serveLoad(in io.Reader, out io.Writer) error {
 	}
 }
 
-func (l *load) do(o loadOrder) (r loadResult) {
+func (l *load) do(o Order) (r Result) {
 	var err error
 	switch o.Do {
 	case "run":
@@ -122,7 +123,7 @@ func each(n int, do func() error) error {
 
 // run has complete sessions, one after the other in each client, until the time
 // is over. A session that fails ends the run.
-func (l *load) run(o loadOrder) (int, error) {
+func (l *load) run(o Order) (int, error) {
 	end := time.Now().Add(o.Duration)
 	var mu sync.Mutex
 	done, begun := 0, 0
@@ -131,7 +132,7 @@ func (l *load) run(o loadOrder) (int, error) {
 		defer mu.Unlock()
 		begun++
 		if o.Duration == 0 {
-			return begun <= users
+			return begun <= Users
 		}
 		return time.Now().Before(end)
 	}
@@ -155,7 +156,7 @@ func (l *load) run(o loadOrder) (int, error) {
 }
 
 // bulk fetches messages with a few clients at once.
-func (l *load) bulk(o loadOrder) (int64, error) {
+func (l *load) bulk(o Order) (int64, error) {
 	const streams = 4
 	var mu sync.Mutex
 	var total int64
@@ -177,7 +178,7 @@ func (l *load) bulk(o loadOrder) (int64, error) {
 
 // hold opens sessions until there are as many as are wanted, logged in and
 // idle after one command. They are left to themselves.
-func (l *load) hold(o loadOrder) error {
+func (l *load) hold(o Order) error {
 	var mu sync.Mutex
 	missing := o.Sessions - len(l.held)
 	return each(o.Concurrency, func() error {
@@ -217,7 +218,7 @@ func (l *load) drop() {
 // is what it sends a key for and what all proxies take but Perdition, which knows
 // P-256 only and pays for it with one more round trip. No tickets are asked for,
 // and none are used.
-func (l *load) dial(o loadOrder) (*client, error) {
+func (l *load) dial(o Order) (*client, error) {
 	n := l.number()
 	ctx, cancel := context.WithTimeout(context.Background(), sessionPatience)
 	defer cancel()
@@ -244,10 +245,10 @@ func (l *load) dial(o loadOrder) (*client, error) {
 		}
 		conn = secured
 	}
-	return newClient(conn, userName(n%users)), nil
+	return newClient(conn, UserName(n%Users)), nil
 }
 
-func userName(i int) string { return fmt.Sprintf("u%03d@%s", i, domain) }
+func UserName(i int) string { return fmt.Sprintf("u%03d@%s", i, Domain) }
 
 // lateBind lets the kernel choose the port when the address of both ends is
 // known: there are as many ports as for each pair then.

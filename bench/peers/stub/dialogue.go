@@ -1,4 +1,4 @@
-package main
+package stub
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ const bulkMessage = 1 << 20
 
 const imapCapabilities = "IMAP4rev1 LITERAL+ SASL-IR ID IDLE UIDPLUS NAMESPACE AUTH=PLAIN"
 
-func (c *stubConn) imap() error {
+func (c *session) imap() error {
 	c.say("* OK [CAPABILITY " + imapCapabilities + "] ready")
 	for {
 		line, err := c.command()
@@ -49,7 +49,7 @@ func (c *stubConn) imap() error {
 }
 
 // fetch sends the messages from 1 on, of FETCH 1:n BODY.PEEK[].
-func (c *stubConn) fetch(args string) error {
+func (c *session) fetch(args string) error {
 	set, _, _ := strings.Cut(args, " ")
 	_, last, _ := strings.Cut(set, ":")
 	n, err := strconv.Atoi(last)
@@ -70,7 +70,7 @@ func (c *stubConn) fetch(args string) error {
 	return nil
 }
 
-func (c *stubConn) pop3() error {
+func (c *session) pop3() error {
 	c.say("+OK [XCLIENT] ready")
 	for {
 		line, err := c.line()
@@ -98,7 +98,7 @@ func (c *stubConn) pop3() error {
 }
 
 // smtp speaks submission or LMTP.
-func (c *stubConn) smtp(lmtp bool) error {
+func (c *session) smtp(lmtp bool) error {
 	c.say("220 stub ready")
 	recipients := 0
 	for {
@@ -145,7 +145,7 @@ func (c *stubConn) smtp(lmtp bool) error {
 }
 
 // message reads up to the line with a dot.
-func (c *stubConn) message() error {
+func (c *session) message() error {
 	for {
 		if line, err := c.line(); err != nil || line == "." {
 			return err
