@@ -130,17 +130,22 @@ func load(t *testing.T, dir string) {
 	}
 	defer db.Close()
 	for _, r := range lookuptest.Accounts() {
-		labels := map[string]string{
-			"tohost": r.Home, "homegen": strconv.FormatUint(r.Generation, 10), "mailstatus": string(r.Status),
-			"quota": strconv.FormatInt(r.Quota, 10), "fwd": strings.Join(r.Forwards, ","),
-		}
-		for label, value := range r.Attributes {
-			labels[label] = value
-		}
-		if _, err := db.Set(t.Context(), r.Name, &r.Password, labels); err != nil {
+		if _, err := db.Set(t.Context(), r.Name, &r.Password, labelsOf(r)); err != nil {
 			t.Fatalf("set %s: %v", r.Name, err)
 		}
 	}
+}
+
+// labelsOf are a record's labels.
+func labelsOf(r lookuptest.Record) map[string]string {
+	labels := map[string]string{
+		"tohost": r.Home, "homegen": strconv.FormatUint(r.Generation, 10), "mailstatus": string(r.Status),
+		"quota": strconv.FormatInt(r.Quota, 10), "fwd": strings.Join(r.Forwards, ","),
+	}
+	for label, value := range r.Attributes {
+		labels[label] = value
+	}
+	return labels
 }
 
 // TestContract runs the directory's contract against the real process, which

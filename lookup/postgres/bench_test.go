@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"switchyard/lookup/postgres/postgrestest"
 )
 
 // BenchmarkMillion imports accounts into an empty database, again over
@@ -15,7 +17,7 @@ import (
 func BenchmarkMillion(b *testing.B) {
 	n := 50_000
 	fmt.Sscan(os.Getenv("SWITCHYARD_ACCOUNTS"), &n)
-	dsn := newCluster(b).newDatabase(b)
+	dsn := postgrestest.New(b).NewDatabase(b)
 	db := open(b, dsn, Options{})
 	for _, home := range []string{"b1", "b2"} {
 		start := time.Now()

@@ -13,13 +13,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"switchyard/lookup"
+	"switchyard/lookup/postgres/postgrestest"
 )
 
 func ptr(s string) *string { return &s }
 
 // testChanges: what each change makes of a record.
-func testChanges(t *testing.T, c *cluster) {
-	db := open(t, c.newDatabase(t), Options{})
+func testChanges(t *testing.T, c *postgrestest.Server) {
+	db := open(t, c.NewDatabase(t), Options{})
 	const name = "anna@x.test"
 	type labels = map[string]string
 	for _, step := range []struct {
@@ -100,9 +101,9 @@ func testChanges(t *testing.T, c *cluster) {
 
 // testTwoDaemons: changes to the same accounts through two DBs; none is lost,
 // and each move counts.
-func testTwoDaemons(t *testing.T, c *cluster) {
+func testTwoDaemons(t *testing.T, c *postgrestest.Server) {
 	const writers, rounds, users = 8, 12, 2
-	dsn := c.newDatabase(t)
+	dsn := c.NewDatabase(t)
 	dbs := []*DB{open(t, dsn, Options{}), open(t, dsn, Options{})}
 	var mu sync.Mutex
 	added := 0
@@ -147,9 +148,9 @@ func testTwoDaemons(t *testing.T, c *cluster) {
 
 // testSerializable: a database whose transactions are serializable by default
 // gives some of them up, and nobody notices.
-func testSerializable(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
-	execSQL(t, dsn, `ALTER DATABASE `+dsn[strings.LastIndex(dsn, "=")+1:]+` SET default_transaction_isolation = 'serializable'`)
+func testSerializable(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
+	postgrestest.ExecSQL(t, dsn, `ALTER DATABASE `+dsn[strings.LastIndex(dsn, "=")+1:]+` SET default_transaction_isolation = 'serializable'`)
 	testAdds(t, open(t, dsn, Options{}), open(t, dsn, Options{}))
 }
 
@@ -181,8 +182,8 @@ func testAdds(t *testing.T, dbs ...*DB) {
 
 // testBrokenRecords: what cannot be read is unavailable, not absent and not
 // something else.
-func testBrokenRecords(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
+func testBrokenRecords(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
 	db := open(t, dsn, Options{})
 	hash, _ := db.passwords.Hash("p")
 	for name, row := range map[string]string{
@@ -192,7 +193,7 @@ func testBrokenRecords(t *testing.T, c *cluster) {
 		"scheme":     `'{OTHER}x', '{}'`,
 	} {
 		name += "@x.test"
-		execSQL(t, dsn, fmt.Sprintf(`INSERT INTO switchyard.users (name, hash, labels) VALUES ('%s', %s)`, name, row))
+		postgrestest.ExecSQL(t, dsn, fmt.Sprintf(`INSERT INTO switchyard.users (name, hash, labels) VALUES ('%s', %s)`, name, row))
 		if name != "scheme@x.test" {
 			if _, err := db.Lookup(t.Context(), name); !errors.Is(err, lookup.ErrUnavailable) {
 				t.Errorf("lookup of %s: got %v, want unavailable", name, err)
@@ -206,7 +207,7 @@ func testBrokenRecords(t *testing.T, c *cluster) {
 		}
 	}
 	// The table itself takes no nonsense.
-	execSQL(t, dsn, `DO $$ BEGIN
+	postgrestest.ExecSQL(t, dsn, `DO $$ BEGIN
 		INSERT INTO switchyard.users (name, labels) VALUES ('array@x.test', '[]');
 		RAISE EXCEPTION 'accepted';
 	EXCEPTION WHEN check_violation THEN END $$`)
@@ -214,7 +215,7 @@ func testBrokenRecords(t *testing.T, c *cluster) {
 
 // testBelieved: hidden rows, a lost table and a server that takes no writes
 // are unavailable, never absent.
-func testBelieved(t *testing.T, c *cluster) {
+func testBelieved(t *testing.T, c *postgrestest.Server) {
 	unavailable := func(t *testing.T, db *DB) {
 		t.Helper()
 		for _, name := range []string{"anna@example.test", "nobody@example.test"} {
@@ -230,9 +231,9 @@ func testBelieved(t *testing.T, c *cluster) {
 		}
 	}
 	t.Run("row security", func(t *testing.T) {
-		dsn := c.newDatabase(t)
+		dsn := c.NewDatabase(t)
 		load(t, dsn)
-		execSQL(t, dsn, `DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA switchyard TO reader;
+		postgrestest.ExecSQL(t, dsn, `DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA switchyard TO reader;
 			GRANT SELECT ON ALL TABLES IN SCHEMA switchyard TO reader`)
 		db := open(t, strings.Replace(dsn, "user=test", "user=reader", 1), Options{})
 		if _, err := db.Lookup(t.Context(), "anna@example.test"); err != nil {
@@ -241,30 +242,30 @@ func testBelieved(t *testing.T, c *cluster) {
 		if _, err := db.Set(t.Context(), "anna@example.test", nil, map[string]string{"a": "b"}); !errors.Is(err, lookup.ErrUnavailable) {
 			t.Errorf("set by a role that may only read: got %v, want unavailable", err)
 		}
-		execSQL(t, dsn, `ALTER TABLE switchyard.users ENABLE ROW LEVEL SECURITY`)
+		postgrestest.ExecSQL(t, dsn, `ALTER TABLE switchyard.users ENABLE ROW LEVEL SECURITY`)
 		unavailable(t, db)
-		execSQL(t, dsn, `DROP OWNED BY reader; DROP ROLE reader`)
+		postgrestest.ExecSQL(t, dsn, `DROP OWNED BY reader; DROP ROLE reader`)
 	})
 	t.Run("no table", func(t *testing.T) {
-		dsn := c.newDatabase(t)
+		dsn := c.NewDatabase(t)
 		load(t, dsn)
 		db := open(t, dsn, Options{})
-		execSQL(t, dsn, `ALTER TABLE switchyard.users RENAME TO gone`)
+		postgrestest.ExecSQL(t, dsn, `ALTER TABLE switchyard.users RENAME TO gone`)
 		unavailable(t, db)
 	})
 	t.Run("read-only", func(t *testing.T) {
-		dsn := c.newDatabase(t)
+		dsn := c.NewDatabase(t)
 		load(t, dsn)
 		db := open(t, dsn, Options{})
-		execSQL(t, dsn, `ALTER DATABASE `+dsn[strings.LastIndex(dsn, "=")+1:]+` SET default_transaction_read_only = on`)
+		postgrestest.ExecSQL(t, dsn, `ALTER DATABASE `+dsn[strings.LastIndex(dsn, "=")+1:]+` SET default_transaction_read_only = on`)
 		db.pool.Reset()
 		unavailable(t, db)
 	})
 }
 
 // testSearch compares with what a search by hand finds.
-func testSearch(t *testing.T, c *cluster) {
-	db := open(t, c.newDatabase(t), Options{})
+func testSearch(t *testing.T, c *postgrestest.Server) {
+	db := open(t, c.NewDatabase(t), Options{})
 	for _, name := range []string{"bob@test.com", "bobcat@test.com", "a_b@test.com", "axb@test.com", "100%@test.com", "jörg@test.com", `zoe@test.org`} {
 		if _, err := db.Set(t.Context(), name, ptr("p"), map[string]string{"homegen": "1"}); err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"switchyard/lookup"
 	"switchyard/lookup/internal/netwin"
 	"switchyard/lookup/lookuptest"
+	"switchyard/lookup/postgres/postgrestest"
 )
 
 var (
@@ -19,10 +20,10 @@ var (
 // TestPostgres runs everything against one server, each part in a database of
 // its own; those that stop the server come last.
 func TestPostgres(t *testing.T) {
-	c := newCluster(t)
+	c := postgrestest.New(t)
 	for _, part := range []struct {
 		name string
-		run  func(*testing.T, *cluster)
+		run  func(*testing.T, *postgrestest.Server)
 		long bool // left out with -short
 	}{
 		{"migrate", testMigrate, false},
@@ -57,8 +58,8 @@ func TestPostgres(t *testing.T) {
 
 // testContract runs the directory's contract, with a server that is stopped,
 // and one that is frozen with all its processes.
-func testContract(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
+func testContract(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
 	load(t, dsn)
 	mend := func(*testing.T) {}
 	lookuptest.Run(t, lookuptest.Fixture{
@@ -70,12 +71,12 @@ func testContract(t *testing.T, c *cluster) {
 			return open(t, dsn, opts)
 		},
 		Break: func(t *testing.T) {
-			c.stop()
-			mend = func(*testing.T) { c.start() }
+			c.Stop()
+			mend = func(*testing.T) { c.Start() }
 		},
 		Hang: func(t *testing.T) {
-			c.signal(syscall.SIGSTOP)
-			mend = func(*testing.T) { c.signal(syscall.SIGCONT) }
+			c.Signal(syscall.SIGSTOP)
+			mend = func(*testing.T) { c.Signal(syscall.SIGCONT) }
 		},
 		Mend:    func(t *testing.T) { mend(t) },
 		Timeout: time.Second,
@@ -86,8 +87,8 @@ func testContract(t *testing.T, c *cluster) {
 }
 
 // testFeedContract runs the contract of feeds, with changes made in plain SQL.
-func testFeedContract(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
+func testFeedContract(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
 	load(t, dsn)
 	writer := open(t, dsn, Options{})
 	lookuptest.RunFeed(t, lookuptest.FeedFixture{

@@ -6,18 +6,20 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+
+	"switchyard/lookup/postgres/postgrestest"
 )
 
 // testKill kills the database with changes in flight: what was acknowledged is
 // there afterwards, the same DBs go on by themselves, and the feed has told of
 // everything.
-func testKill(t *testing.T, c *cluster) {
+func testKill(t *testing.T, c *postgrestest.Server) {
 	const writers = 6
 	rounds := 3
 	if testing.Short() {
 		rounds = 1
 	}
-	dsn := c.newDatabase(t)
+	dsn := c.NewDatabase(t)
 	dbs := []*DB{open(t, dsn, Options{}), open(t, dsn, Options{})}
 	f := follow(t, open(t, dsn, Options{}), dbs[0])
 	var newest [writers]int
@@ -50,10 +52,10 @@ func testKill(t *testing.T, c *cluster) {
 			})
 		}
 		<-enough
-		c.kill()
+		c.Kill()
 		cancel()
 		wg.Wait()
-		c.start()
+		c.Start()
 		for w := range writers {
 			a, err := dbs[w%2].Lookup(t.Context(), name(w))
 			if err != nil {

@@ -14,14 +14,15 @@ import (
 
 	"switchyard/lookup"
 	"switchyard/lookup/lookuptest"
+	"switchyard/lookup/postgres/postgrestest"
 )
 
 // testCut ends the connection after each number of bytes: the answer is found
 // or unavailable, never absent, never rejected, and never half a record.
-func testCut(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
+func testCut(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
 	load(t, dsn)
-	w := lookuptest.NewWire(t, "unix", filepath.Join(c.root, ".s.PGSQL.5432"))
+	w := lookuptest.NewWire(t, "unix", filepath.Join(c.Root(), ".s.PGSQL.5432"))
 	_, port, err := net.SplitHostPort(w.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -60,8 +61,8 @@ func testCut(t *testing.T, c *cluster) {
 
 // testLocked: somebody holds a row for too long. Changes of it are
 // unavailable; everything else goes on, and no connection is lost.
-func testLocked(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
+func testLocked(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
 	load(t, dsn)
 	db := open(t, dsn, Options{Timeout: 300 * time.Millisecond, Connections: 2})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -119,19 +120,19 @@ func testLocked(t *testing.T, c *cluster) {
 
 // testAway opens the database while the server is down: that is no error, and
 // nothing has to be done once it is up.
-func testAway(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
-	c.kill()
+func testAway(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
+	c.Kill()
 	db, err := Open(t.Context(), dsn, quickPasswords(), Options{Timeout: time.Second})
 	if err != nil {
-		c.start()
+		c.Start()
 		t.Fatal(err)
 	}
 	defer db.Close()
 	_, lookupErr := db.Lookup(t.Context(), "anna@example.test")
 	_, setErr := db.Set(t.Context(), "anna@example.test", ptr("p"), nil)
 	readyErr := db.Ready(t.Context())
-	c.start()
+	c.Start()
 	for what, err := range map[string]error{"lookup": lookupErr, "set": setErr, "ready": readyErr} {
 		if !errors.Is(err, lookup.ErrUnavailable) {
 			t.Errorf("%s while the server is down: got %v", what, err)

@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"switchyard/lookup"
+	"switchyard/lookup/postgres/postgrestest"
 )
 
 // testPasswords: hashing is bounded, and unknown names are not told by the
 // work they make.
-func testPasswords(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
+func testPasswords(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
 	load(t, dsn)
 	quick := quickPasswords()
 	var verified atomic.Int64
@@ -39,7 +40,7 @@ func testPasswords(t *testing.T, c *cluster) {
 	}
 	defer db.Close()
 	// A locked account is verified like others, against somebody else's hash.
-	execSQL(t, dsn, `UPDATE switchyard.users SET hash = '!' || hash WHERE name = 'berta@example.test'`)
+	postgrestest.ExecSQL(t, dsn, `UPDATE switchyard.users SET hash = '!' || hash WHERE name = 'berta@example.test'`)
 	for _, name := range []string{"anna@example.test", "nobody@example.test", "not a name", "berta@example.test"} {
 		before := verified.Load()
 		_, err := db.Check(t.Context(), lookup.Credentials{Name: name, Password: "sesame-2"})
@@ -81,8 +82,8 @@ func testPasswords(t *testing.T, c *cluster) {
 
 // testUpgrade: a login replaces a hash that is out of date, and ends nobody's
 // sessions; a password that was changed meanwhile stays.
-func testUpgrade(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
+func testUpgrade(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
 	passwords := quickPasswords()
 	verify := passwords.Verify
 	passwords.Verify = func(stored, password string) (bool, error) {
@@ -99,7 +100,7 @@ func testUpgrade(t *testing.T, c *cluster) {
 	defer db.Close()
 	f := follow(t, db, db)
 	defer f.stop()
-	execSQL(t, dsn, `INSERT INTO switchyard.users (name, hash) VALUES ('a@x.test', '{OLD}p')`)
+	postgrestest.ExecSQL(t, dsn, `INSERT INTO switchyard.users (name, hash) VALUES ('a@x.test', '{OLD}p')`)
 	f.next(t)
 	for _, password := range []string{"wrong", "p"} {
 		_, err := db.Check(t.Context(), lookup.Credentials{Name: "a@x.test", Password: password})

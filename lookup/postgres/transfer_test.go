@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"switchyard/lookup/internal/netwin"
+	"switchyard/lookup/postgres/postgrestest"
 )
 
 // from makes Import's source of a slice of records and errors.
@@ -53,8 +54,8 @@ func dump(t *testing.T, db *DB) []string {
 	return lines
 }
 
-func testImport(t *testing.T, c *cluster) {
-	db := open(t, c.newDatabase(t), Options{})
+func testImport(t *testing.T, c *postgrestest.Server) {
+	db := open(t, c.NewDatabase(t), Options{})
 	for name, labels := range map[string]map[string]string{
 		"stays@x.test": {"tohost": "b1"}, "moves@x.test": {"tohost": "b1", "old": "1"},
 		"same@x.test": {"tohost": "b1"}, "gone@x.test": {"tohost": "b1", "homegen": "41"},
@@ -101,9 +102,9 @@ func testImport(t *testing.T, c *cluster) {
 
 // testImportRace: an import of accounts that others change and add meanwhile.
 // Generations count every move.
-func testImportRace(t *testing.T, c *cluster) {
+func testImportRace(t *testing.T, c *postgrestest.Server) {
 	const n = 2*importBatch + 10
-	dsn := c.newDatabase(t)
+	dsn := c.NewDatabase(t)
 	db := open(t, dsn, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"switchyard/lookup"
+	"switchyard/lookup/postgres/postgrestest"
 )
 
 // feed is a Watch in the background.
@@ -66,9 +67,9 @@ func (f *feed) next(t *testing.T) lookup.Change {
 
 // testFeedOrder: many writers on two DBs; each change is told of once, and
 // those of one account in their order.
-func testFeedOrder(t *testing.T, c *cluster) {
+func testFeedOrder(t *testing.T, c *postgrestest.Server) {
 	const writers, rounds = 8, 30
-	dsn := c.newDatabase(t)
+	dsn := c.NewDatabase(t)
 	dbs := []*DB{open(t, dsn, Options{}), open(t, dsn, Options{})}
 	f := follow(t, open(t, dsn, Options{Poll: 10 * time.Millisecond}), dbs[0])
 	var wg sync.WaitGroup
@@ -102,14 +103,14 @@ func testFeedOrder(t *testing.T, c *cluster) {
 }
 
 // testFeedLog: what plain SQL writes into the log.
-func testFeedLog(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
+func testFeedLog(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
 	db := open(t, dsn, Options{})
 	f := follow(t, db, db)
 	set := func(name string, sql string) string {
 		return fmt.Sprintf(`UPDATE switchyard.users SET %s WHERE name = '%s'`, sql, name)
 	}
-	execSQL(t, dsn, `INSERT INTO switchyard.users (name, hash, live) VALUES ('a@x.test', 'h', true), ('gone@x.test', '', false)`)
+	postgrestest.ExecSQL(t, dsn, `INSERT INTO switchyard.users (name, hash, live) VALUES ('a@x.test', 'h', true), ('gone@x.test', '', false)`)
 	if got := f.next(t); got != (lookup.Change{Name: "a@x.test"}) {
 		t.Fatalf("an account added: got %+v", got)
 	}
@@ -137,7 +138,7 @@ func testFeedLog(t *testing.T, c *cluster) {
 		{"undone", `BEGIN; INSERT INTO switchyard.users (name) VALUES ('undone@x.test'); ROLLBACK`, nil},
 		{"the end", `INSERT INTO switchyard.users (name) VALUES ('end@x.test')`, []lookup.Change{{Name: "end@x.test"}}},
 	} {
-		execSQL(t, dsn, step.sql)
+		postgrestest.ExecSQL(t, dsn, step.sql)
 		for _, want := range step.want {
 			if got := f.next(t); got != want {
 				t.Errorf("%s: got %+v, want %+v", step.what, got, want)
@@ -148,17 +149,17 @@ func testFeedLog(t *testing.T, c *cluster) {
 
 // testFeedInterrupted: what happens while the connection is broken is told of
 // afterwards, in full where the log reaches back, else in one word.
-func testFeedInterrupted(t *testing.T, c *cluster) {
-	dsn := c.newDatabase(t)
+func testFeedInterrupted(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
 	name := dsn[strings.LastIndex(dsn, "=")+1:]
 	writer := open(t, dsn, Options{})
 	f := follow(t, open(t, strings.Replace(dsn, "user=test", "user=test application_name=watcher", 1), Options{}), writer)
 	// interrupt keeps the watcher out while do changes things.
 	interrupt := func(do func()) {
-		execSQL(t, c.dsn("postgres"), `ALTER DATABASE `+name+` ALLOW_CONNECTIONS false`)
-		execSQL(t, c.dsn("postgres"), `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'watcher'`)
+		postgrestest.ExecSQL(t, c.DSN("postgres"), `ALTER DATABASE `+name+` ALLOW_CONNECTIONS false`)
+		postgrestest.ExecSQL(t, c.DSN("postgres"), `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'watcher'`)
 		do()
-		execSQL(t, c.dsn("postgres"), `ALTER DATABASE `+name+` ALLOW_CONNECTIONS true`)
+		postgrestest.ExecSQL(t, c.DSN("postgres"), `ALTER DATABASE `+name+` ALLOW_CONNECTIONS true`)
 	}
 	set := func(user string) {
 		t.Helper()
