@@ -23,6 +23,7 @@ import (
 	"strconv"
 
 	"switchyard/backend"
+	"switchyard/internal/probe"
 	"switchyard/lookup"
 
 	"go.uber.org/zap"
@@ -43,6 +44,10 @@ type Options struct {
 
 	// DefaultDomain is added to a login name without a domain.
 	DefaultDomain string
+
+	// Ready says how this node is, to proxies that ask (internal/probe). Nil
+	// means that it serves. It must not block.
+	Ready func() probe.Answer
 
 	Logger *zap.Logger // nil: none
 }
@@ -113,10 +118,31 @@ type Granted struct {
 	Proxied bool // a proxy logged in for the user
 }
 
+// ProbeError is what a proxy gets that has logged in for nobody, to ask how this
+// node is.
+type ProbeError struct{ probe.Answer }
+
+func (e *ProbeError) Error() string { return "a proxy asks how this node is: " + e.String() }
+
+// Probe answers a proxy's question. It returns nil when it was none: another
+// login, or not a proxy's.
+func (g *Gate) Probe(l Login) *ProbeError {
+	if l.Authzid != probe.User || !g.isProxyName(l.Authcid) || !g.Proxy(l.Authcid, l.Password, l.Peer, l.TLS) {
+		return nil
+	}
+	if g.o.Ready == nil {
+		return &ProbeError{probe.Answer{Word: probe.Ready, Text: "serves"}}
+	}
+	return &ProbeError{g.o.Ready()}
+}
+
 // Login decides an attempt. Errors: lookup.ErrRejected, lookup.ErrUnavailable,
-// backend.ErrMoved, a *StatusError, and the store's.
+// backend.ErrMoved, a *StatusError, a *ProbeError, and the store's.
 func (g *Gate) Login(ctx context.Context, l Login) (Granted, error) {
 	if g.isProxyName(l.Authcid) {
+		if answer := g.Probe(l); answer != nil {
+			return Granted{}, answer
+		}
 		return g.proxyLogin(ctx, l)
 	}
 	name, err := lookup.CleanName(l.Authcid, g.o.DefaultDomain)

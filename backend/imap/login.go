@@ -9,6 +9,7 @@ import (
 	"switchyard/backend/access"
 	"switchyard/backend/imap/syntax"
 	"switchyard/internal/origin"
+	"switchyard/internal/probe"
 	"switchyard/internal/tlsconf"
 	"switchyard/internal/wire"
 )
@@ -38,6 +39,9 @@ func (s *session) trusted() bool { return s.srv.gate.Trusted(s.peer.Addr(), s.co
 func (s *session) capabilities() string {
 	caps := "IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+ ID ENABLE IDLE"
 	if s.user == nil {
+		if s.trusted() {
+			caps += " " + probe.Capability
+		}
 		if s.srv.o.Mode == tlsconf.StartTLS && s.conn.TLS() == nil {
 			caps += " STARTTLS"
 		}
@@ -294,6 +298,10 @@ func (s *session) tryLogin(ctx context.Context, p wire.Plain) (reply, error) {
 		Protocol:   "imap",
 	})
 	if err != nil {
+		if answer := (*access.ProbeError)(nil); errors.As(err, &answer) {
+			s.probed = true
+			return reply{status: "NO", code: answer.Code(), text: answer.Text}, nil
+		}
 		s.failed++
 		return s.refuseLogin(err), nil
 	}

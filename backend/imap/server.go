@@ -155,5 +155,9 @@ func (s *session) logEnd(reason *ending) {
 	if reason.err != nil {
 		fields = append(fields, zap.Error(reason.err))
 	}
-	s.srv.o.Logger.Info("session", fields...)
+	level := zap.InfoLevel
+	if s.probed && s.account == "" {
+		level = zap.DebugLevel // there is one every few seconds
+	}
+	s.srv.o.Logger.Log(level, "session", fields...)
 }

@@ -29,6 +29,7 @@ type session struct {
 	hint    uint64         // the home generation that a trusted proxy passed on
 	idSeen  bool
 	proxied bool
+	probed  bool // a proxy has asked how this node is
 
 	account string // "" before login
 	user    backend.User

@@ -145,6 +145,11 @@ func (s *session) login(ctx context.Context, l access.Login) error {
 	l.Peer, l.Client = s.conn.RemoteAddr().Addr(), s.origin.Client.Addr()
 	l.TLS, l.Generation, l.Protocol = s.secure(), s.origin.Generation, "managesieve"
 	granted, err := s.srv.gate.Login(ctx, l)
+	if answer := (*access.ProbeError)(nil); errors.As(err, &answer) {
+		s.probed = true
+		s.no("", answer.String())
+		return nil
+	}
 	if err != nil {
 		return s.refused(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"switchyard/backend"
 	"switchyard/backend/sieve"
 	"switchyard/internal/origin"
+	"switchyard/internal/probe"
 	"switchyard/internal/server"
 	"switchyard/internal/wire"
 
@@ -35,6 +36,7 @@ type session struct {
 
 	user    backend.User // nil before login
 	proxied bool
+	probed  bool // a proxy has asked how this node is
 	changes int
 }
 
@@ -61,7 +63,11 @@ func (s *session) run(ctx context.Context, implicit bool) {
 	if s.user != nil {
 		user = s.user.Account()
 	}
-	s.srv.o.Logger.Info("session",
+	level := zap.InfoLevel
+	if s.probed && s.user == nil {
+		level = zap.DebugLevel // there is one every few seconds
+	}
+	s.srv.o.Logger.Log(level, "session",
 		zap.String("session", s.origin.Session), zap.String("protocol", "managesieve"), zap.String("user", user),
 		zap.Stringer("client", s.origin.Client), zap.String("node", s.srv.o.Node),
 		zap.Bool("proxied", s.proxied), zap.Bool("tls", s.secure()), zap.Int("changes", s.changes),
@@ -200,7 +206,7 @@ func (s *session) capabilities(text string) {
 		s.conn.Printf("\"STARTTLS\"\r\n")
 	}
 	if s.user == nil && s.trusted() {
-		s.conn.Printf("\"XCLIENT\"\r\n")
+		s.conn.Printf("\"XCLIENT\"\r\n%s\r\n", quote(probe.Capability))
 	}
 	line("MAXREDIRECTS", maxRedirects)
 	line("VERSION", "1.0")

@@ -174,6 +174,11 @@ func (s *session) login(ctx context.Context, l access.Login) error {
 	l.Peer, l.Client = s.conn.RemoteAddr().Addr(), s.origin.Client.Addr()
 	l.TLS, l.Generation, l.Protocol = s.secure(), s.origin.Generation, "pop3"
 	granted, err := s.srv.gate.Login(ctx, l)
+	if answer := (*access.ProbeError)(nil); errors.As(err, &answer) {
+		s.probed = true
+		s.err(answer.String())
+		return nil
+	}
 	if err != nil {
 		return s.refused(err)
 	}

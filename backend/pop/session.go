@@ -10,6 +10,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/internal/origin"
+	"switchyard/internal/probe"
 	"switchyard/internal/wire"
 
 	"go.uber.org/zap"
@@ -44,6 +45,7 @@ type session struct {
 
 	user    backend.User // nil before login
 	proxied bool
+	probed  bool // a proxy has asked how this node is
 	drop    *maildrop
 
 	retrieved, deleted int
@@ -77,7 +79,11 @@ func (s *session) run(ctx context.Context, implicit bool) {
 	if s.user != nil {
 		user = s.user.Account()
 	}
-	s.log.Info("session",
+	level := zap.InfoLevel
+	if s.probed && s.user == nil {
+		level = zap.DebugLevel // there is one every few seconds
+	}
+	s.log.Log(level, "session",
 		zap.String("session", s.origin.Session), zap.String("protocol", "pop3"), zap.String("user", user),
 		zap.Stringer("client", s.origin.Client), zap.String("node", s.srv.o.Node),
 		zap.Bool("proxied", s.proxied), zap.Bool("tls", s.conn.TLS() != nil),
@@ -235,6 +241,9 @@ func (s *session) capa() {
 	s.ok("capabilities")
 	for _, line := range []string{"TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING", "EXPIRE NEVER", "IMPLEMENTATION Switchyard"} {
 		s.conn.Printf("%s\r\n", line)
+	}
+	if s.user == nil && s.trusted() {
+		s.conn.Printf("%s\r\n", probe.Capability)
 	}
 	if s.mayLogin() {
 		// RFC 2595 §2.2 of its POP3 part: not where they would be refused.

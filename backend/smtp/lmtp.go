@@ -45,6 +45,10 @@ type target struct {
 
 // Auth implements smtpd.Authenticator: proxies only, as themselves.
 func (s *lmtp) Auth(_ context.Context, c smtpd.Credentials) error {
+	l := access.Login{Authzid: c.Authzid, Authcid: c.Username, Password: c.Password, Peer: s.peer(), TLS: s.conn.TLS()}
+	if answer := s.gate.Probe(l); answer != nil {
+		return s.answer(answer)
+	}
 	if c.Authzid != "" && c.Authzid != c.Username || !s.gate.Proxy(c.Username, c.Password, s.peer(), s.conn.TLS()) {
 		return smtpd.NewReply(535, "5.7.8", "not a proxy of this cluster")
 	}

@@ -132,7 +132,11 @@ func (l *listener) serve(ctx context.Context, nc net.Conn, implicit bool) {
 	}
 	conn.SetDeadline(now.Add(l.o.LoginTime))
 	err := l.dialogue(ctx, conn, s, implicit)
-	s.log.Info("session",
+	level := zap.InfoLevel
+	if s.probed && s.user == "" {
+		level = zap.DebugLevel // there is one every few seconds
+	}
+	s.log.Log(level, "session",
 		zap.String("session", s.origin.Session), zap.String("protocol", l.name), zap.String("user", s.user),
 		zap.Stringer("client", s.origin.Client), zap.String("node", l.o.Node),
 		zap.Bool("proxied", s.proxied), zap.Bool("tls", conn.TLS() != nil), zap.Int("messages", s.messages),
@@ -175,7 +179,17 @@ type session struct {
 	origin   origin.Origin // Session and Client always; the rest when a proxy said so
 	user     string        // who logged in
 	proxied  bool
+	probed   bool // a proxy has asked how this node is
 	messages int
+}
+
+// OffersProbe implements smtpd.Prober.
+func (s *session) OffersProbe() bool { return s.Trusts() }
+
+// answer is the answer to a proxy that asks how this node is.
+func (s *session) answer(a *access.ProbeError) smtpd.Reply {
+	s.probed = true
+	return smtpd.NewReply(454, "4.7.0", a.String())
 }
 
 // peer is the socket's own address.

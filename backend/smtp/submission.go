@@ -43,6 +43,9 @@ func (s *submission) Auth(ctx context.Context, c smtpd.Credentials) error {
 		Peer: s.peer(), Client: s.origin.Client.Addr(), TLS: s.conn.TLS(),
 		Generation: s.origin.Generation, Protocol: "submission",
 	})
+	if answer := (*access.ProbeError)(nil); errors.As(err, &answer) {
+		return s.answer(answer)
+	}
 	if err != nil {
 		r, expected := loginReply(err)
 		if !expected {

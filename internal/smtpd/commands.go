@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"switchyard/internal/origin"
+	"switchyard/internal/probe"
 	"switchyard/internal/wire"
 )
 
@@ -113,6 +114,9 @@ func (c *Conn) keywords() []string {
 	}
 	if c.mayIdentify() {
 		out = append(out, "XCLIENT "+strings.Join(origin.XCLIENTNames(), " "))
+	}
+	if c.prober != nil && !c.authed && c.prober.OffersProbe() {
+		out = append(out, probe.Capability)
 	}
 	if c.offers().private {
 		out = append(out, "XRCPTFORWARD", "XTRACELEN")

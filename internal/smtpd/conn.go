@@ -64,6 +64,7 @@ type Conn struct {
 	authenticator Authenticator
 	identifier    Identifier
 	private       Private
+	prober        Prober
 
 	hello    string // what HELO, EHLO or LHLO said; "" before
 	extended bool   // it was EHLO or LHLO
@@ -96,6 +97,7 @@ func Serve(ctx context.Context, conn *wire.Conn, o Options, open func(*Conn) Ses
 	c.authenticator, _ = c.session.(Authenticator)
 	c.identifier, _ = c.session.(Identifier)
 	c.private, _ = c.session.(Private)
+	c.prober, _ = c.session.(Prober)
 	defer c.reset()
 	if o.RequireAuth && o.LoginTimeout > 0 {
 		conn.SetDeadline(time.Now().Add(o.LoginTimeout))

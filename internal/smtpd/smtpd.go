@@ -92,6 +92,13 @@ type Identifier interface {
 	Identify(ctx context.Context, o origin.Origin) error
 }
 
+// Prober is a Session whose AUTH answers proxies that ask how this node is
+// (internal/probe). That is offered while the peer may ask.
+type Prober interface {
+	// OffersProbe is asked at EHLO, before login.
+	OffersProbe() bool
+}
+
 // Private is a Session that takes the parameters that our proxies add:
 // XRCPTFORWARD on RCPT (RcptParams.Generation) and XTRACELEN on MAIL
 // (MailParams.Trace). They are offered for it only.
