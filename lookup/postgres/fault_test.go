@@ -31,7 +31,7 @@ func testCut(t *testing.T, c *postgrestest.Server) {
 	db := open(t, fmt.Sprintf("host=127.0.0.1 port=%s user=test dbname=%s sslmode=disable", port, name), Options{Connections: 1, Timeout: 2 * time.Second})
 	anna := lookuptest.Account("anna@example.test")
 	cut := 0
-	for n := 1; n < 600; n += 23 { // each is a few new connections
+	for n := 1; n < 600; n += 61 { // each is a few new connections
 		w.Truncate(n)
 		a, err := db.Lookup(t.Context(), anna.Name)
 		switch lookup.AnswerOf(err) {
