@@ -39,16 +39,17 @@ func (s *session) trusted() bool { return s.srv.gate.Trusted(s.peer.Addr(), s.co
 func (s *session) capabilities() string {
 	caps := "IMAP4rev1 IMAP4rev2 SASL-IR LITERAL+ ID ENABLE IDLE"
 	if s.user == nil {
-		if s.trusted() {
-			caps += " " + probe.Capability
-		}
 		if s.srv.o.Mode == tlsconf.StartTLS && s.conn.TLS() == nil {
 			caps += " STARTTLS"
 		}
 		if !s.mayLogin() {
 			return caps + " LOGINDISABLED"
 		}
-		return caps + " AUTH=PLAIN AUTH=LOGIN"
+		caps += " AUTH=PLAIN AUTH=LOGIN"
+		if s.trusted() {
+			caps += " " + probe.Capability
+		}
+		return caps
 	}
 	if !s.srv.o.NoCompress && s.conn.deflated == nil {
 		caps += " COMPRESS=DEFLATE"

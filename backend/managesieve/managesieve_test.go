@@ -213,6 +213,7 @@ func TestBeforeLogin(t *testing.T) {
 		S: "SASL" "PLAIN LOGIN"
 		S: "SIEVE" *
 		S: "XCLIENT"
+		S: "X-PROBE"
 		S: "MAXREDIRECTS" *
 		S: "VERSION" *
 		S: OK "TLS is active"
