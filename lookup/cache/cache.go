@@ -325,6 +325,23 @@ func (c *Cache) Fresh(ctx context.Context, name string) (lookup.Account, error) 
 	}
 }
 
+// Remembered returns what Lookup would answer from memory now, and since when it
+// is known; ok is false when it would ask the directory. Looking changes
+// nothing: no question is asked, and nothing stays longer for it. It implements
+// router.Memory.
+func (c *Cache) Remembered(name string) (account lookup.Account, since time.Time, ok bool, err error) {
+	e, found := c.known.peek(name)
+	if !found {
+		e, _ = c.unknown.peek(name)
+	}
+	h, ok := e.lookup(c.now(), c.era.Load())
+	if !ok {
+		return lookup.Account{}, time.Time{}, false, nil
+	}
+	account, err = h.answer()
+	return account, c.made.Add(time.Duration(e.learnt)), true, err
+}
+
 // Forget drops all that is known of a name, remembered passwords too. Answers
 // under way are given to those who wait for them, but not remembered.
 func (c *Cache) Forget(name string) {

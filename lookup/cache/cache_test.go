@@ -362,6 +362,52 @@ func TestForget(t *testing.T) {
 
 // An answer that was under way when the name was forgotten is not remembered,
 // and a question after it does not join the one before.
+// TestRemembered: what is remembered is told with its age, nothing is asked for
+// it, and it is not kept longer for having been looked at.
+func TestRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		next := lookuptest.NewScripted(lookuptest.Accounts()...)
+		c := open(t, next, cache.Options{Jitter: -1, Entries: 2})
+		if _, _, ok, err := c.Remembered(anna.Name); ok || err != nil {
+			t.Errorf("never asked for: got %v, %v", ok, err)
+		}
+		asked := time.Now()
+		c.Lookup(t.Context(), anna.Name)
+		c.Lookup(t.Context(), "nobody@example.test")
+		time.Sleep(5 * time.Second)
+		account, since, ok, err := c.Remembered(anna.Name)
+		if !ok || err != nil || account.Home != anna.Home || !since.Equal(asked) {
+			t.Errorf("found: got %+v since %v, %v, %v; want since %v", account, since, ok, err, asked)
+		}
+		if _, since, ok, err := c.Remembered("nobody@example.test"); !ok || !errors.Is(err, lookup.ErrAbsent) || !since.Equal(asked) {
+			t.Errorf("absent: got %v, %v, since %v", ok, err, since)
+		}
+		time.Sleep(6 * time.Second)
+		if _, _, ok, _ := c.Remembered("nobody@example.test"); ok {
+			t.Error("absent is remembered past its time")
+		}
+		if n := next.Lookups(); n != 2 {
+			t.Errorf("%d questions", n)
+		}
+		// Two others push out anna, though she was looked at last.
+		c.Lookup(t.Context(), carla.Name)
+		c.Remembered(anna.Name)
+		for _, r := range lookuptest.Accounts() {
+			if r.Name != anna.Name && r.Name != carla.Name {
+				c.Lookup(t.Context(), r.Name)
+				break
+			}
+		}
+		if _, _, ok, _ := c.Remembered(anna.Name); ok {
+			t.Error("looking keeps an account in memory")
+		}
+		c.Purge()
+		if _, _, ok, _ := c.Remembered(carla.Name); ok {
+			t.Error("purged, and remembered")
+		}
+	})
+}
+
 func TestForgetDuringAQuestion(t *testing.T) {
 	tell(t, cache.Options{}, func(s story) {
 		release := s.next.Hold()

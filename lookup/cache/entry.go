@@ -37,7 +37,8 @@ type entry struct {
 	ahead   instant // from here on a use of it asks again in the background
 	account lookup.Account
 
-	cost       int64 // bytes, set by the memory that it is in
+	cost       int64   // bytes, set by the memory that it is in
+	learnt     instant // when the directory last said what the entry says of the account
 	staleUntil instant
 	logins     []login // newest first; empty unless found
 
@@ -151,7 +152,7 @@ func (c *Cache) remember(q *question, account lookup.Account, err error) (sessio
 	switch lookup.AnswerOf(err) {
 	case lookup.AnswerFound:
 		sessions = old.found && bearsOnSessions(&old.account, &account)
-		e.found, e.account, e.absentUntil = true, account, 0
+		e.found, e.account, e.absentUntil, e.learnt = true, account, 0, now
 		ttl := c.jitter(c.opts.TTL)
 		e.expires, e.ahead = now.Add(ttl), c.ahead(now, ttl)
 		e.staleUntil = now.Add(c.opts.TTL + c.opts.StaleTTL)
@@ -160,7 +161,7 @@ func (c *Cache) remember(q *question, account lookup.Account, err error) (sessio
 		}
 	case lookup.AnswerAbsent:
 		sessions = old.found
-		*e = entry{era: e.era, absentUntil: now.Add(c.jitter(c.opts.NegativeTTL)), round: e.round}
+		*e = entry{era: e.era, absentUntil: now.Add(c.jitter(c.opts.NegativeTTL)), learnt: now, round: e.round}
 	case lookup.AnswerRejected:
 		// A password that was right is wrong: it was changed.
 		sessions = slices.ContainsFunc(e.logins, func(l login) bool { return l.mac.equal(q.mac) })
