@@ -19,6 +19,7 @@ import (
 	"switchyard/router/console"
 	"switchyard/router/imap"
 	"switchyard/router/pop"
+	"switchyard/router/sieve"
 	"switchyard/router/smtp"
 	"switchyard/router/upstream"
 
@@ -196,10 +197,11 @@ func upstreamNode(b conf.Backend, n conf.Node, config *tls.Config) (upstream.Nod
 // proxyProtocols makes the protocols by their names in the configuration.
 func proxyProtocols(c *conf.Config) map[string]router.Protocol {
 	return map[string]router.Protocol{
-		"imap":       imap.New(),
-		"pop3":       pop.New(),
-		"submission": smtp.NewSubmission(smtp.Options{MaxSize: c.Proxyd.MaxMessage}),
-		"smtp":       smtp.NewInbound(smtp.Options{Domains: c.Cluster.Domains, MaxSize: c.Proxyd.MaxMessage, Spool: spool.Options{Dir: c.Path(c.Proxyd.SpoolDir)}}),
+		"managesieve": sieve.New(sieve.Options{}),
+		"imap":        imap.New(),
+		"pop3":        pop.New(),
+		"submission":  smtp.NewSubmission(smtp.Options{MaxSize: c.Proxyd.MaxMessage}),
+		"smtp":        smtp.NewInbound(smtp.Options{Domains: c.Cluster.Domains, MaxSize: c.Proxyd.MaxMessage, Spool: spool.Options{Dir: c.Path(c.Proxyd.SpoolDir)}}),
 	}
 }
 
