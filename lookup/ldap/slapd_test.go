@@ -86,7 +86,7 @@ suffix dc=example,dc=test
 rootdn cn=admin,dc=example,dc=test
 rootpw %[6]s
 directory %[2]s/db
-maxsize 67108864
+maxsize 1073741824
 dbnosync
 index objectClass,swName,mail eq
 limits dn.exact="%[3]s" size=1
