@@ -2,11 +2,13 @@
 
 GO      ?= go
 PACKAGES = slapd ldap-utils haproxy swaks libnet-ssleay-perl curl isync fetchmail msmtp python3 \
-           dovecot-imapd dovecot-pop3d dovecot-lmtpd postgresql nginx libnginx-mod-mail
+           dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-sieve dovecot-managesieved \
+           postgresql nginx libnginx-mod-mail
+PEERS    = nginx libnginx-mod-mail dovecot-imapd dovecot-pop3d dovecot-lmtpd dovecot-submissiond perdition haproxy
 FUZZTIME ?= 30s
 BIN      = bin
 
-.PHONY: build demo test check bench fuzz packages clean
+.PHONY: build demo test check bench bench-directory bench-peers fuzz packages clean
 
 build: ## build the daemons and the admin's tool into bin/
 	$(GO) build -o $(BIN)/ ./cmd/...
@@ -25,6 +27,15 @@ check: ## what every commit passes: format, vet, staticcheck, the short tests un
 
 bench: build ## sessions, CPU per login and deliveries per second, through a proxy and directly
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./e2e
+
+bench-directory: ## lookups per second and p99 from 1, 8 and 64 callers: cached, LDAP, TCPAuth with a million accounts
+	$(GO) test -run '^$$' -bench SideBySide ./lookup/cache
+	$(GO) test -run '^$$' -bench Directory -benchtime 1x -timeout 10m ./lookup/ldap
+	$(GO) test -run '^$$' -bench . -benchtime 200000x -timeout 10m ./cmd/tcpauthd
+
+bench-peers: build ## proxyd beside nginx, Dovecot, Perdition and HAProxy; PEERSFLAGS=-quick for two minutes
+	@$(MAKE) --no-print-directory packages PACKAGES="$(PEERS)"
+	$(GO) run ./bench/peers $(PEERSFLAGS)
 
 fuzz: ## each fuzz target for FUZZTIME
 	@for pkg in $$($(GO) list ./...); do \
