@@ -31,7 +31,7 @@ func (k *checker) backendd() {
 	k.admin("backendd.admin", b.Admin)
 	k.certificate("backendd.certificate", b.Certificate)
 	k.networks("backendd.proxy_networks", b.ProxyNetworks)
-	k.listeners("backendd.listen", b.Listeners, b.Certificate, []string{"imap", "pop3", "submission", "lmtp"})
+	k.listeners("backendd.listen", b.Listeners, b.Certificate, []string{"imap", "pop3", "submission", "lmtp", "managesieve"})
 	for i, l := range b.Listeners {
 		if l.Protocol == "lmtp" && (l.TLS == "off" || b.Certificate.Empty()) {
 			k.bad(fmt.Sprintf("backendd.listen[%d].tls", i), "lmtp needs TLS: a proxy's secret is never taken in clear; set a certificate and tls = \"implicit\"")

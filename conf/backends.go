@@ -21,6 +21,7 @@ type Node struct {
 	POP3       string `toml:"pop3"`
 	Submission string `toml:"submission"`
 	LMTP       string `toml:"lmtp"`
+	Sieve      string `toml:"managesieve"`
 }
 
 func (k *checker) backends() {
@@ -46,21 +47,21 @@ func (k *checker) backends() {
 func (k *checker) node(key string, n Node) {
 	k.oneOf(key+".tls", n.TLS, "implicit", "starttls", "off")
 	if n.TLS == "off" {
-		for _, a := range []string{n.IMAP, n.POP3, n.Submission} {
+		for _, a := range []string{n.IMAP, n.POP3, n.Submission, n.Sieve} {
 			if host, _, err := net.SplitHostPort(a); err == nil && !loopback(host) {
 				k.bad(key+".tls", "would send the proxy's secret in clear to %s, and a backendd would refuse it; use implicit or starttls", a)
 				break
 			}
 		}
 	}
-	addresses := []struct{ service, address string }{{"imap", n.IMAP}, {"pop3", n.POP3}, {"submission", n.Submission}, {"lmtp", n.LMTP}}
+	addresses := []struct{ service, address string }{{"imap", n.IMAP}, {"pop3", n.POP3}, {"submission", n.Submission}, {"lmtp", n.LMTP}, {"managesieve", n.Sieve}}
 	for _, a := range addresses {
 		if a.address != "" {
 			k.dialAddress(key+"."+a.service, a.address)
 		}
 	}
-	if n.IMAP+n.POP3+n.Submission+n.LMTP == "" {
-		k.bad(key, "the node has no address; set at least one of imap, pop3, submission, lmtp")
+	if n.IMAP+n.POP3+n.Submission+n.LMTP+n.Sieve == "" {
+		k.bad(key, "the node has no address; set at least one of imap, pop3, submission, lmtp, managesieve")
 	}
 }
 

@@ -23,7 +23,7 @@ func (k *checker) proxyd() {
 	k.needSecret()
 	k.admin("proxyd.admin", p.Admin)
 	k.certificate("proxyd.certificate", p.Certificate)
-	k.listeners("proxyd.listen", p.Listeners, p.Certificate, []string{"imap", "pop3", "submission", "smtp"})
+	k.listeners("proxyd.listen", p.Listeners, p.Certificate, []string{"imap", "pop3", "submission", "smtp", "managesieve"})
 	for i, l := range p.Listeners {
 		if l.Protocol == "smtp" && len(k.c.Cluster.Domains) == 0 {
 			k.bad(fmt.Sprintf("proxyd.listen[%d].protocol", i), "smtp needs cluster.domains: without local domains every recipient would be refused")

@@ -5,6 +5,7 @@ import (
 
 	"switchyard/backend/access"
 	"switchyard/backend/imap"
+	"switchyard/backend/managesieve"
 	"switchyard/backend/pop"
 	"switchyard/backend/queue"
 	"switchyard/backend/smtp"
@@ -144,6 +145,9 @@ func (s *servers) handler(l conf.Listener, mode tlsconf.Mode) server.Handler {
 		clear, implicit = srv.Serve, srv.ServeTLS
 	case "submission":
 		srv := smtp.NewSubmission(s.gate, s.queue, mail)
+		clear, implicit = srv.Serve, srv.ServeTLS
+	case "managesieve":
+		srv := managesieve.New(s.gate, managesieve.Options{TLS: certificate, AllowClear: l.CleartextLogin, Node: nodeName(s.c), Logger: s.log})
 		clear, implicit = srv.Serve, srv.ServeTLS
 	case "lmtp":
 		srv := smtp.NewLMTP(s.gate, mail)

@@ -177,7 +177,7 @@ func upstreamNode(b conf.Backend, n conf.Node, config *tls.Config) (upstream.Nod
 	}
 	node := upstream.Node{Name: name, Services: make(map[upstream.Service]upstream.Endpoint)}
 	for service, address := range map[upstream.Service]string{
-		upstream.IMAP: n.IMAP, upstream.POP3: n.POP3, upstream.Submission: n.Submission, upstream.LMTP: n.LMTP,
+		upstream.IMAP: n.IMAP, upstream.POP3: n.POP3, upstream.Submission: n.Submission, upstream.LMTP: n.LMTP, upstream.ManageSieve: n.Sieve,
 	} {
 		if address == "" {
 			continue

@@ -96,7 +96,9 @@ func run(flags daemon.Flags) error {
 	for _, l := range listeners {
 		open = append(open, l.socket)
 		if l.socket.Name == authHTTPName {
-			group.Go(func() error { return authhttp.Serve(ctx, l.socket, c, c.Proxyd.AuthHTTP, cached, log.Named("auth_http")) })
+			group.Go(func() error {
+				return authhttp.Serve(ctx, l.socket, c, c.Proxyd.AuthHTTP, cached, log.Named("auth_http"))
+			})
 			continue
 		}
 		if l.how.Protocol == nil {
