@@ -206,3 +206,45 @@ func TestExample(t *testing.T) {
 		}
 	}
 }
+
+// TestDirectoryPage loads every sample of docs/directory.md, with what it leaves
+// out around it.
+func TestDirectoryPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/directory.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"tcpauth.secret", "db.secret", "ldap.secret", "nginx.secret", "proxy.secret", "nwauth.txt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("sesame\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const backend = "[[backend]]\nname = \"b1\"\n[[backend.node]]\nimap = \"127.0.0.1:993\"\n"
+	const proxy = "[cluster]\nproxy_secret = { file = \"proxy.secret\" }\n" + backend + "[[proxyd.listen]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:143\"\ntls = \"off\"\n"
+	samples := strings.Split(string(page), "```toml\n")[1:]
+	for i, sample := range samples {
+		text, _, _ := strings.Cut(sample, "```")
+		daemon := ProxydDaemon
+		switch {
+		case strings.HasPrefix(text, "[tcpauthd.auth_http]"):
+			text, daemon = backend+"[tcpauthd]\naddress = \":7070\"\ndata = \"users\"\n"+text, TcpauthdDaemon
+		case strings.HasPrefix(text, "[tcpauthd]"):
+			daemon = TcpauthdDaemon
+		case strings.HasPrefix(text, "[directory]"):
+			text = proxy + text
+		default:
+			text = proxy + "[directory]\nkind = \"tcpauth\"\n[directory.tcpauth]\nservers = [\"127.0.0.1:7070\"]\n" + text
+		}
+		path := filepath.Join(dir, fmt.Sprintf("%d.toml", i))
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path, daemon); err != nil {
+			t.Errorf("sample %d: %v\n%s", i+1, err, text)
+		}
+	}
+	if len(samples) < 8 {
+		t.Errorf("%d samples", len(samples))
+	}
+}
