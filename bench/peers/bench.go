@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"switchyard/bench/peers/load"
 	"switchyard/bench/peers/stub"
@@ -155,6 +156,9 @@ type contender struct {
 	order load.Order
 }
 
+// warmUp is how long a proxy without a cache gets used to the work.
+const warmUp = 100 * time.Millisecond
+
 // start starts a proxy for a work, and takes every user through it once: caches
 // are filled, pages touched.
 func (b *bench) start(w work, p peer) (*contender, error) {
@@ -176,6 +180,9 @@ func (b *bench) start(w work, p peer) (*contender, error) {
 	if err == nil {
 		order := c.order
 		order.Do = "run"
+		if p.forks {
+			order.Duration = warmUp
+		}
 		_, err = b.ask(order)
 		err = explain(err, run.proxy)
 	}

@@ -147,6 +147,14 @@ func (o *options) hurry(set map[string]bool) {
 	}
 }
 
+// idleSessions are the ends of a proxy's slope.
+func (o *options) idleSessions(p peer) (few, many int) {
+	if p.forks {
+		return max(1, o.few/20), max(2, o.many/20)
+	}
+	return o.few, o.many
+}
+
 // choose picks the named ones of all, in the order of all; all for no name.
 func choose[T any](names string, all []T, name func(T) string) ([]T, error) {
 	if names == "" {

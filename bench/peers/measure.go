@@ -14,9 +14,11 @@ const (
 	// them.
 	pieces = 6
 
-	// afterwards is how long a proxy may tidy up behind its last session before
-	// its CPU is read.
+	// afterwards is how long the proxies may tidy up behind the last session
+	// before their CPU is read, and between how long one has before the next one's
+	// turn.
 	afterwards = 200 * time.Millisecond
+	between    = 20 * time.Millisecond
 )
 
 // sample is one measurement, in the unit of the work.
@@ -65,6 +67,7 @@ func (b *bench) busyRound(w work, r *results) {
 			}
 		}
 	}
+	time.Sleep(afterwards)
 	for _, t := range turns {
 		s, err := t.sample(w)
 		r.add(w, t.peer, s, explain(err, t.running.proxy))
@@ -85,7 +88,7 @@ func (b *bench) piece(w work, t *turn) error {
 	t.took += time.Since(begun)
 	t.sessions += result.Sessions
 	t.bytes += result.Bytes
-	time.Sleep(afterwards)
+	time.Sleep(between)
 	return err
 }
 
@@ -139,10 +142,7 @@ func (b *bench) idleRound(w work, r *results) {
 // slope of the memory between few and many sessions: what the program needs
 // anyway is not in it.
 func (b *bench) slope(c *contender) (s sample, err error) {
-	few, many := b.o.few, b.o.many
-	if c.many > 0 && many > c.many {
-		few, many = c.many/6, c.many
-	}
+	few, many := b.o.idleSessions(c.peer)
 	defer func() {
 		if _, dropErr := b.ask(load.Order{Do: "drop"}); err == nil {
 			err = dropErr

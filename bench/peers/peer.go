@@ -24,8 +24,8 @@ type peer struct {
 	// its own, so that nothing but this work is in its memory.
 	start func(b *bench, j job) (*running, error)
 
-	// many bounds the idle sessions where a session is a process. Zero: none.
-	many int
+	// forks says that each session is a process: it gets fewer idle ones.
+	forks bool
 }
 
 // job is what a proxy is started for.

@@ -14,7 +14,7 @@ func perdition() peer {
 		title:   "Perdition",
 		version: func() (string, error) { return versionOf("", "perdition", "--help") },
 		start:   startPerdition,
-		many:    600,
+		forks:   true,
 	}
 }
 

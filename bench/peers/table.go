@@ -164,8 +164,9 @@ func (r *results) notes(out *strings.Builder) {
 	fmt.Fprintf(out, "\n%s; %d cores, one worker each on core %s, clients (%d at a time) and stub on core %s. Medians of %d rounds (idle: %d); helper's CPU behind the +; ratios are medians of the rounds' own ratios, with the least and the greatest. Idle: slope of PSS from %s to %s sessions. Load average before %s, after %s.\n",
 		strings.Join(versions, ", "), runtime.NumCPU(), r.o.proxyCore, r.o.concurrency, r.o.loadCore, r.o.rounds, min(r.o.rounds, r.o.idleRounds), number(float64(r.o.few)), number(float64(r.o.many)), r.before, r.load)
 	for _, p := range r.o.peers {
-		if p.many > 0 && p.many < r.o.many && slices.ContainsFunc(r.o.works, func(w work) bool { return w.kind == idle }) {
-			fmt.Fprintf(out, "%s has a process for each session: its slope is from %d to %d.\n", p.title, p.many/6, p.many)
+		if p.forks && slices.ContainsFunc(r.o.works, func(w work) bool { return w.kind == idle }) {
+			few, many := r.o.idleSessions(p)
+			fmt.Fprintf(out, "%s has a process for each session: its slope is from %d to %d.\n", p.title, few, many)
 		}
 	}
 	for _, w := range r.o.works {
