@@ -24,6 +24,9 @@ type Node struct {
 	Sieve      string `toml:"managesieve"`
 }
 
+// Clear reports whether the node's connections begin in clear text.
+func (n Node) Clear() bool { return n.TLS == "starttls" || n.TLS == "off" }
+
 func (k *checker) backends() {
 	seen := make(map[string]bool)
 	for i, b := range k.c.Backends {

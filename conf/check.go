@@ -51,6 +51,12 @@ func (k *checker) need(key string, present bool, what string) bool {
 	return present
 }
 
+func (k *checker) notNegative(key string, n int) {
+	if n < 0 {
+		k.bad(key, "%d is negative; leave the key out for the default", n)
+	}
+}
+
 // oneOf checks a word. The empty word stands for the first, the default.
 func (k *checker) oneOf(key, value string, words ...string) bool {
 	if value == "" || slices.Contains(words, value) {

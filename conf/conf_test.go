@@ -215,7 +215,7 @@ func TestDirectoryPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"tcpauth.secret", "db.secret", "ldap.secret", "nginx.secret", "proxy.secret", "nwauth.txt"} {
+	for _, name := range []string{"tcpauth.secret", "db.secret", "ldap.secret", "nginx.secret", "proxy.secret", "nwauth.txt", "ca.pem"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("sesame\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +228,7 @@ func TestDirectoryPage(t *testing.T) {
 		daemon := ProxydDaemon
 		switch {
 		case strings.HasPrefix(text, "[tcpauthd.auth_http]"):
-			text, daemon = backend+"[tcpauthd]\naddress = \":7070\"\ndata = \"users\"\n"+text, TcpauthdDaemon
+			text, daemon = "[tcpauthd]\naddress = \":7070\"\ndata = \"users\"\n"+text, TcpauthdDaemon
 		case strings.HasPrefix(text, "[tcpauthd]"):
 			daemon = TcpauthdDaemon
 		case strings.HasPrefix(text, "[directory]"):

@@ -101,7 +101,7 @@ type DirectoryCache struct {
 	Password   Duration `toml:"password"`      // how long a verified password is remembered, as a keyed hash; 5m when zero
 	Stale      Duration `toml:"stale"`         // how long old answers route while the directory is away; 24h when zero
 	StaleLogin Duration `toml:"stale_login"`   // … and log in, at most 15m; 15m when zero
-	MB         int      `toml:"mb"`            // megabytes, whichever bound is reached first; 128 when zero
+	Bytes      int64    `toml:"bytes"`         // of memory, whichever bound is reached first; 128 MiB when zero
 	Ahead      float64  `toml:"refresh_ahead"` // the last part of an answer's time in which using it asks again; 0.1 when zero
 	Questions  int      `toml:"max_questions"` // asked of the directory at the same time; 64 when zero
 }
@@ -123,19 +123,13 @@ func (k *checker) directory() {
 	if sl := time.Duration(d.Cache.StaleLogin); sl > 15*time.Minute {
 		k.bad("directory.cache.stale_login", "%v is longer than 15m: an old answer may not log in longer than that", sl)
 	}
-	if d.Cache.MB < 0 {
-		k.bad("directory.cache.mb", "%d is negative", d.Cache.MB)
-	}
-	if d.Cache.Questions < 0 {
-		k.bad("directory.cache.max_questions", "%d is negative", d.Cache.Questions)
-	}
+	k.notNegative("directory.cache.entries", d.Cache.Entries)
+	k.notNegative("directory.cache.bytes", int(d.Cache.Bytes))
+	k.notNegative("directory.cache.max_questions", d.Cache.Questions)
 	if a := d.Cache.Ahead; a < 0 || a >= 1 {
 		k.bad("directory.cache.refresh_ahead", "%v is not a part of 1, such as 0.1", a)
 	}
 	k.resolve("directory.resolve", &d.Resolve)
-	if d.Cache.Entries < 0 {
-		k.bad("directory.cache.entries", "%d is negative", d.Cache.Entries)
-	}
 }
 
 func (k *checker) resolve(key string, r *Resolve) {
@@ -145,12 +139,14 @@ func (k *checker) resolve(key string, r *Resolve) {
 			k.bad(fmt.Sprintf("%s.relayed[%d]", key, i), "%s is in cluster.domains: its users live here, or its mail goes elsewhere, not both", d)
 		}
 	}
-	if strings.ContainsAny(r.Separator, "@\" ") {
-		k.bad(key+".separator", "%q cannot separate a detail: choose characters such as + or -", r.Separator)
+	if strings.ContainsAny(r.Separator, "@,\" ") {
+		k.bad(key+".separator", "%q cannot separate a detail: choose characters such as + or -, or none", r.Separator)
 	}
-	if r.MaxDepth < 0 || r.MaxNames < 0 {
-		k.bad(key, "max_depth and max_names are not negative")
+	if strings.ContainsAny(r.CatchAll, "@,\" ") {
+		k.bad(key+".catch_all", "%q is not a local part, such as * or catchall, or none", r.CatchAll)
 	}
+	k.notNegative(key+".max_depth", r.MaxDepth)
+	k.notNegative(key+".max_names", r.MaxNames)
 }
 
 func (k *checker) stack(members []Member) {
@@ -205,6 +201,10 @@ func (k *checker) ldap(key string, l *DirectoryLDAP) {
 	}
 	k.oneOf(key+".preset", l.Preset, "switchyard", "laser", "zimbra", "ad", "ad-upn")
 	k.oneOf(key+".verify", l.Verify, "bind", "hash")
+	k.notNegative(key+".hashers", l.Hashers)
+	if l.Hashers > 0 && l.Verify != "hash" {
+		k.bad(key+".hashers", "has no meaning without verify = \"hash\": with a bind the LDAP server does the work")
+	}
 	k.need(key+".base", l.Base != "", "the DN below which accounts are searched")
 	if l.Filter != "" && !strings.Contains(l.Filter, "{name}") {
 		k.bad(key+".filter", "must contain {name}: the account's name goes there")

@@ -87,6 +87,16 @@ func (s *source) resolve(p string) string {
 	return filepath.Join(filepath.Dir(s.path), p)
 }
 
+// has reports whether the file sets a key, or a part of it if it is a table.
+func (s *source) has(key string) bool {
+	for k := range s.lines {
+		if k == key || strings.HasPrefix(k, key+".") {
+			return true
+		}
+	}
+	return false
+}
+
 // line finds the line of a key, or of the nearest table above it.
 func (s *source) line(key string) int {
 	for key != "" {

@@ -1,9 +1,7 @@
 package conf
 
 import (
-	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 )
 
@@ -30,20 +28,11 @@ type Tcpauthd struct {
 	PrimaryTLS bool     `toml:"primary_tls"` // the primary has a certificate
 	CAFile     string   `toml:"ca_file"`     // who signed it; cluster.ca_file when empty
 
-	// Passwords.
-	UpgradeHashes bool   `toml:"upgrade_hashes"` // a login replaces a weaker hash
-	Argon2        Argon2 `toml:"argon2"`
-}
-
-// PostgreSQL is a user database that several tcpauthd share.
-type PostgreSQL struct {
-	DSN         string   `toml:"dsn"`      // a connection string or URL, without the password
-	Password    Secret   `toml:"password"` // goes with it
-	Connections int      `toml:"connections"`
-	Timeout     Duration `toml:"timeout"`   // of a question, all included; 5s when zero
-	Hashers     int      `toml:"hashers"`   // passwords hashed at the same time; one for each processor when zero
-	HashWait    Duration `toml:"hash_wait"` // how long a login waits for its turn; 2s when zero
-	Poll        Duration `toml:"poll"`      // how often changes are looked for although none was announced; 2s when zero
+	// Passwords, of an embedded store and of PostgreSQL.
+	UpgradeHashes bool     `toml:"upgrade_hashes"` // a login replaces a weaker hash
+	Argon2        Argon2   `toml:"argon2"`
+	Hashers       int      `toml:"hashers"`   // passwords hashed at the same time; one for each processor when zero
+	HashWait      Duration `toml:"hash_wait"` // how long a login waits for its turn before it is told to come back; 2s when zero
 }
 
 // Module is a NetWin authent module: a child process that has the users.
@@ -78,6 +67,7 @@ func (k *checker) tcpauthd() {
 	k.secret("tcpauthd.secret", &t.Secret)
 	k.replication(t)
 	k.argon2("tcpauthd.argon2", t.Argon2)
+	k.notNegative("tcpauthd.hashers", t.Hashers)
 	if t.UpgradeHashes && t.Primary != "" {
 		k.bad("tcpauthd.upgrade_hashes", "has no meaning on a replica: the primary's logins do it")
 	}
@@ -89,82 +79,42 @@ func (k *checker) store(t *Tcpauthd) {
 	if !k.oneOf("tcpauthd.store", t.Store, "embedded", "postgresql", "module") {
 		return
 	}
-	if t.Store == "" || t.Store == "embedded" {
-		k.need("tcpauthd.data", t.Data != "", "the directory of the user database")
-	} else {
-		for _, one := range []struct {
-			key string
-			set bool
-		}{{"data", t.Data != ""}, {"replicas", len(t.Replicas) > 0}, {"primary", t.Primary != ""}} {
-			if one.set {
-				k.bad("tcpauthd."+one.key, "is for the embedded store; with store = %q remove it", t.Store)
-			}
+	store := t.Store
+	if store == "" {
+		store = "embedded"
+	}
+	for _, one := range []struct{ key, store string }{
+		{"data", "embedded"}, {"replicas", "embedded"}, {"primary", "embedded"}, {"postgresql", "postgresql"}, {"module", "module"},
+	} {
+		if one.store != store && k.s.has("tcpauthd."+one.key) {
+			k.bad("tcpauthd."+one.key, "is for store = %q and the store is %s: set tcpauthd.store, or remove this", one.store, store)
 		}
 	}
-	switch t.Store {
+	switch store {
+	case "embedded":
+		k.need("tcpauthd.data", t.Data != "", "the directory of the user database")
 	case "postgresql":
 		k.postgresql("tcpauthd.postgresql", &t.PostgreSQL)
 	case "module":
-		k.need("tcpauthd.module.command", len(t.Module.Command) > 0 && t.Module.Command[0] != "", "the module's program and its arguments, such as [\"/usr/local/surgemail/nwauth\"]")
-		if t.UpgradeHashes {
-			k.bad("tcpauthd.upgrade_hashes", "has no meaning with a module: it keeps its hashes itself")
-		}
-		for i, e := range t.Module.Env {
-			if !strings.Contains(e, "=") {
-				k.bad(fmt.Sprintf("tcpauthd.module.env[%d]", i), "%q is not NAME=value", e)
+		k.module("tcpauthd.module", &t.Module)
+		for _, key := range []string{"upgrade_hashes", "argon2", "hashers", "hash_wait"} {
+			if k.s.has("tcpauthd." + key) {
+				k.bad("tcpauthd."+key, "has no meaning with a module, which keeps its hashes itself; remove it")
 			}
 		}
-		k.dir("tcpauthd.module.dir", t.Module.Dir)
 	}
 }
 
-// postgresql demands that a password and the hashes cross no network unseen.
-func (k *checker) postgresql(key string, p *PostgreSQL) {
-	k.secret(key+".password", &p.Password)
-	if !k.need(key+".dsn", p.DSN != "", "a connection string such as \"host=10.0.3.4 dbname=mail user=tcpauthd sslmode=verify-full sslrootcert=ca.pem\"") {
-		return
-	}
-	settings, err := dsnSettings(p.DSN)
-	if err != nil {
-		k.bad(key+".dsn", "is neither a URL postgres://… nor words such as host=… dbname=…")
-		return
-	}
-	if settings["password"] != "" {
-		k.bad(key+".dsn", "has a password in it, where everybody who reads this file sees it; set %s.password = { file = \"…\" }", key)
-	}
-	host := settings["host"]
-	local := host == "" || strings.HasPrefix(host, "/") || loopback(host)
-	if !local && settings["sslmode"] != "verify-full" {
-		k.bad(key+".dsn", "goes to %s without sslmode=verify-full: password hashes would cross the network for whoever listens, or to whoever answers", host)
-	}
-}
-
-// dsnSettings reads the settings of a connection string, of either form, that
-// matter here.
-func dsnSettings(dsn string) (map[string]string, error) {
-	out := make(map[string]string)
-	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
-		u, err := url.Parse(dsn)
-		if err != nil {
-			return nil, err
+func (k *checker) module(key string, m *Module) {
+	k.need(key+".command", len(m.Command) > 0 && m.Command[0] != "", "the module's program and its arguments, such as [\"/usr/local/surgemail/nwauth\"]")
+	for i, e := range m.Env {
+		if name, _, found := strings.Cut(e, "="); !found || name == "" {
+			k.bad(fmt.Sprintf("%s.env[%d]", key, i), "%q is not NAME=value", e)
 		}
-		out["host"] = u.Hostname()
-		if password, set := u.User.Password(); set {
-			out["password"] = password
-		}
-		for name := range u.Query() {
-			out[name] = u.Query().Get(name)
-		}
-		return out, nil
 	}
-	for _, word := range strings.Fields(dsn) {
-		name, value, found := strings.Cut(word, "=")
-		if !found {
-			return nil, errors.New("a word without =")
-		}
-		out[name] = strings.Trim(value, "'")
-	}
-	return out, nil
+	k.dir(key+".dir", m.Dir)
+	k.notNegative(key+".processes", m.Processes)
+	k.notNegative(key+".max_waiting", m.MaxWaiting)
 }
 
 func (k *checker) replication(t *Tcpauthd) {

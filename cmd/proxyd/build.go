@@ -105,7 +105,7 @@ func cacheOptions(c *conf.Config, live *sessions, log *zap.Logger) cache.Options
 		PasswordTTL:  time.Duration(d.Password),
 		StaleTTL:     time.Duration(d.Stale),
 		StaleLogin:   time.Duration(d.StaleLogin),
-		Bytes:        int64(d.MB) << 20,
+		Bytes:        d.Bytes,
 		RefreshAhead: d.Ahead,
 		MaxQuestions: d.Questions,
 		AnyClient:    !asksTCPAuth(c),

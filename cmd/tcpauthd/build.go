@@ -58,10 +58,12 @@ func prefixes(texts []string) ([]netip.Prefix, error) {
 func databaseOptions(c *conf.Config, log *zap.Logger) nwauth.Options {
 	t := c.Tcpauthd
 	return nwauth.Options{
-		Argon2:  argon2(c),
-		Primary: t.Primary,
-		Upgrade: t.UpgradeHashes,
-		Logger:  log,
+		Argon2:   argon2(c),
+		Hashers:  t.Hashers,
+		HashWait: time.Duration(t.HashWait),
+		Primary:  t.Primary,
+		Upgrade:  t.UpgradeHashes,
+		Logger:   log,
 	}
 }
 

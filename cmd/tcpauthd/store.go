@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"net/url"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -58,10 +60,27 @@ func openPostgres(ctx context.Context, c *conf.Config, log *zap.Logger) (*postgr
 	if c.Tcpauthd.UpgradeHashes {
 		passwords.Outdated = func(stored string) bool { return hash.Outdated(stored, cost) }
 	}
-	return postgres.Open(ctx, p.DSN, passwords, postgres.Options{
-		Password: p.Password.Value(), Connections: p.Connections, Timeout: time.Duration(p.Timeout),
-		Hashers: p.Hashers, HashWait: time.Duration(p.HashWait), Poll: time.Duration(p.Poll), Logger: log,
+	return postgres.Open(ctx, postgresDSN(c), passwords, postgres.Options{
+		Password: p.Password.Value(), Connections: p.Connections, Timeout: time.Duration(p.Timeout), Poll: time.Duration(p.Poll),
+		Hashers: c.Tcpauthd.Hashers, HashWait: time.Duration(c.Tcpauthd.HashWait), Logger: log,
 	})
+}
+
+// postgresDSN adds to the connection string who signed the server's certificate.
+func postgresDSN(c *conf.Config) string {
+	p := c.Tcpauthd.PostgreSQL
+	file := p.CAFile
+	if file == "" {
+		file = c.Cluster.CAFile
+	}
+	if file == "" || !strings.Contains(p.DSN, "verify-full") || strings.Contains(p.DSN, "sslrootcert") {
+		return p.DSN
+	}
+	file = c.Path(file)
+	if strings.Contains(p.DSN, "://") {
+		return p.DSN + "&sslrootcert=" + url.QueryEscape(file) // verify-full stands behind a ?
+	}
+	return p.DSN + " sslrootcert='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(file) + "'"
 }
 
 // argon2 are the costs of new hashes.

@@ -197,7 +197,7 @@ func killChildren(t *testing.T, pid int) {
 func TestAuthHTTP(t *testing.T) {
 	address := freeAddress(t)
 	dir := writeConfig(t, "127.0.0.1:0", quick+fmt.Sprintf("[tcpauthd.auth_http]\naddress = %q\nsecret = { file = \"secret\" }\n", address)+
-		"[[backend]]\nname = \"b1\"\n[[backend.node]]\nimap = \"192.0.2.1:993\"\n")
+		"[[backend]]\nname = \"b1\"\n[[backend.node]]\ntls = \"starttls\"\nimap = \"192.0.2.1:143\"\n")
 	load(t, dir)
 	start(t, dir)
 	anna := lookuptest.Account("anna@example.test")
@@ -220,7 +220,7 @@ func TestAuthHTTP(t *testing.T) {
 		resp.Body.Close()
 		return resp
 	}
-	if resp := ask(secret, anna.Password); resp.Header.Get("Auth-Status") != "OK" || resp.Header.Get("Auth-Server") != "192.0.2.1" || resp.Header.Get("Auth-Port") != "993" {
+	if resp := ask(secret, anna.Password); resp.Header.Get("Auth-Status") != "OK" || resp.Header.Get("Auth-Server") != "192.0.2.1" || resp.Header.Get("Auth-Port") != "143" {
 		t.Errorf("right: %v", resp.Header)
 	}
 	if resp := ask(secret, "wrong"); resp.Header.Get("Auth-Status") == "OK" || resp.Header.Get("Auth-Server") != "" {

@@ -31,7 +31,7 @@ func Serve(ctx context.Context, ln net.Listener, c *conf.Config, a conf.AuthHTTP
 	places := &places{c: c, resolve: net.DefaultResolver.LookupNetIP, found: make(map[string]found)}
 	handler := authhttp.New(directory, places.place, authhttp.Options{
 		Secret: a.Secret.Value(), DefaultDomain: c.Cluster.DefaultDomain, Attempts: a.Attempts,
-		Wait: time.Duration(a.Wait), Timeout: time.Duration(a.Timeout), Anonymous: a.Anyone,
+		Wait: time.Duration(a.Wait), Timeout: time.Duration(a.Timeout), Anonymous: a.Anonymous,
 		Log: func(user, protocol string, client netip.Addr, answer lookup.Answer, err error) {
 			log.Info("auth_http", zap.String("user", user), zap.String("protocol", protocol), zap.Stringer("client", client),
 				zap.Stringer("answer", answer), zap.Error(err))
@@ -81,7 +81,7 @@ func allowed(networks []netip.Prefix, a netip.Addr) bool {
 
 // places says where homes are, from the [[backend]] tables. nginx connects to
 // address literals only, so names are resolved, and what was found is kept for
-// a while.
+// a while; and it speaks no TLS to them.
 type places struct {
 	c       *conf.Config
 	resolve func(ctx context.Context, network, host string) ([]netip.Addr, error)
@@ -109,11 +109,11 @@ func (p *places) place(ctx context.Context, protocol, home string) (netip.AddrPo
 			continue
 		}
 		for _, n := range b.Nodes {
-			if address := nodeAddress(n, protocol); address != "" {
+			if address := nodeAddress(n, protocol); address != "" && n.Clear() {
 				return p.addr(ctx, address)
 			}
 		}
-		return netip.AddrPort{}, fmt.Errorf("backend %q has no address for %s", home, protocol)
+		return netip.AddrPort{}, fmt.Errorf("backend %q has no address for %s without TLS from the start", home, protocol)
 	}
 	return netip.AddrPort{}, fmt.Errorf("no backend is named %q", home)
 }

@@ -19,8 +19,8 @@ func config() *conf.Config {
 	return &conf.Config{
 		Cluster: conf.Cluster{DefaultBackend: "b1"},
 		Backends: []conf.Backend{
-			{Name: "b1", Nodes: []conf.Node{{IMAP: "192.0.2.1:143", Submission: "mail1.example.test:587"}, {POP3: "[2001:db8::1]:110"}}},
-			{Name: "b2", Nodes: []conf.Node{{IMAP: "192.0.2.2:993"}}},
+			{Name: "b1", Nodes: []conf.Node{{TLS: "starttls", IMAP: "192.0.2.1:143", Submission: "mail1.example.test:587"}, {TLS: "off", POP3: "[2001:db8::1]:110"}}},
+			{Name: "b2", Nodes: []conf.Node{{IMAP: "192.0.2.2:993", POP3: "192.0.2.2:995"}, {TLS: "starttls", IMAP: "192.0.2.2:143"}}},
 		},
 	}
 }
@@ -38,7 +38,7 @@ func TestPlaces(t *testing.T) {
 		return []netip.Addr{netip.MustParseAddr("192.0.2.9")}, fails
 	}}
 	for _, c := range []struct{ protocol, home, want string }{
-		{"imap", "b1", "192.0.2.1:143"}, {"imap", "", "192.0.2.1:143"}, {"pop3", "b1", "[2001:db8::1]:110"}, {"imap", "b2", "192.0.2.2:993"},
+		{"imap", "b1", "192.0.2.1:143"}, {"imap", "", "192.0.2.1:143"}, {"pop3", "b1", "[2001:db8::1]:110"}, {"imap", "b2", "192.0.2.2:143"}, {"pop3", "b2", ""},
 		{"smtp", "b1", "192.0.2.9:587"}, {"smtp", "b1", "192.0.2.9:587"}, {"smtp", "b2", ""}, {"imap", "b3", ""}, {"nntp", "b1", ""},
 	} {
 		got, err := p.place(t.Context(), c.protocol, c.home)
