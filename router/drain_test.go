@@ -138,9 +138,9 @@ type late struct {
 	once sync.Once
 }
 
-func (l *late) Dial(ctx context.Context, backend string, service upstream.Service) (*upstream.Back, error) {
-	b, err := l.Upstream.Dial(ctx, backend, service)
-	l.once.Do(func() { l.Drain(backend, "a", true) })
+func (l *late) Dial(ctx context.Context, w upstream.Want) (*upstream.Back, error) {
+	b, err := l.Upstream.Dial(ctx, w)
+	l.once.Do(func() { l.Drain(w.Backend, "a", true) })
 	return b, err
 }
 

@@ -55,8 +55,11 @@ type Hop struct {
 	Node    string `json:"node"`
 	Address string `json:"address"`
 	TLS     string `json:"tls"`
-	State   string `json:"state"` // ready, marked or drained
-	Reason  string `json:"reason,omitempty"`
+
+	// State is that of the service there, since when, and why it is not up.
+	State  upstream.State `json:"state"`
+	Since  time.Time      `json:"since"`
+	Reason string         `json:"reason,omitempty"`
 }
 
 // Explain goes the way of a session as far as the choice of a node, without
@@ -157,12 +160,15 @@ func (r *Router) explainHome(e *Explanation, account lookup.Account) error {
 }
 
 // services are what a node may offer, in the order of an explanation.
-var services = [...]upstream.Service{upstream.IMAP, upstream.POP3, upstream.Submission, upstream.LMTP}
+var services = [...]upstream.Service{upstream.IMAP, upstream.POP3, upstream.Submission, upstream.LMTP, upstream.ManageSieve}
 
 // explainRoutes says how the home is reached.
 func (r *Router) explainRoutes(e *Explanation) {
+	if owner := r.up.Owner(e.Home, e.User); owner != "" {
+		e.step("owner", "hint of a node", "%s", owner)
+	}
 	for _, service := range services {
-		nodes := r.up.Route(e.Home, service)
+		nodes := r.up.Route(e.Home, service, e.User)
 		if len(nodes) == 0 {
 			e.step(string(service), "configuration", "no node offers it")
 			continue
@@ -175,34 +181,31 @@ func (r *Router) explainRoutes(e *Explanation) {
 			words = append(words, hop.String())
 		}
 		e.Routes = append(e.Routes, route)
-		e.step(string(service), "order and marks of the nodes", "%s", strings.Join(words, ", then "))
+		e.step(string(service), "order and states of the nodes", "%s", strings.Join(words, ", then "))
 	}
 }
 
 func hopOf(n upstream.NodeStatus, service upstream.Service) Hop {
-	hop := Hop{Node: n.Name, State: "ready"}
+	hop := Hop{Node: n.Name}
 	for _, s := range n.Services {
-		if s.Service != service {
-			continue
+		if s.Service == service {
+			hop.Address, hop.TLS = s.Address, s.TLS
+			hop.State, hop.Since, hop.Reason = s.State, s.Since, s.Reason
 		}
-		hop.Address, hop.TLS = s.Address, s.TLS
-		if s.Marked {
-			hop.State, hop.Reason = "marked", s.Reason
-		}
-	}
-	if n.Drained {
-		hop.State, hop.Reason = "drained", ""
 	}
 	return hop
 }
 
 func (h Hop) String() string {
 	text := fmt.Sprintf("%s at %s (tls %s)", h.Node, h.Address, h.TLS)
+	since := h.Since.Format(time.RFC3339)
 	switch h.State {
-	case "marked":
-		return text + ", which could not be reached lately: " + h.Reason
-	case "drained":
-		return "never " + text + ", which is drained"
+	case upstream.Suspect:
+		return fmt.Sprintf("%s, which is suspect since %s: %s", text, since, h.Reason)
+	case upstream.Down:
+		return fmt.Sprintf("never %s, which is down since %s: %s", text, since, h.Reason)
+	case upstream.Drained:
+		return fmt.Sprintf("never %s, which is drained since %s, %s", text, since, h.Reason)
 	}
 	return text
 }

@@ -235,47 +235,11 @@ func (r *Router) home(account lookup.Account) (string, error) {
 	return home, nil
 }
 
-// Dial connects to a backend by the name that Home gave. It may be called by
-// several goroutines. The connection is the caller's to close; see
-// upstream.Set.Dial for its deadlines. Errors: ErrBackend, ErrOperator (logged
-// here), the cause of ctx.
-func (s *Session) Dial(ctx context.Context, backend string, service upstream.Service) (*Back, error) {
-	return s.dial(ctx, backend, service, func(l *live, node string) { l.dialled(Leg{backend, node}) })
-}
-
-// dial lets show say in the registry where the session is, before it makes sure
-// that the node has not been drained meanwhile: either DrainNode finds the
-// session there, or the session finds the node drained.
-func (s *Session) dial(ctx context.Context, backend string, service upstream.Service, show func(l *live, node string)) (*Back, error) {
-	for {
-		b, err := s.router.up.Dial(ctx, backend, service)
-		if err != nil {
-			return nil, s.dialError(ctx, backend, service, err)
-		}
-		s.shown(func(l *live) { show(l, b.Node) })
-		if !s.router.up.Drained(backend, b.Node) {
-			return b, nil
-		}
-		b.Close()
-	}
-}
-
-func (s *Session) dialError(ctx context.Context, backend string, service upstream.Service, err error) error {
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case errors.Is(err, upstream.ErrUnknown):
-		s.Log.Error("backend does not offer the service: add it to the backend's nodes",
-			zap.String("home", backend), zap.String("service", string(service)), zap.Error(err))
-		return fmt.Errorf("%w: %w", ErrOperator, err)
-	default:
-		return backendError("connect", err)
-	}
-}
-
 // LoginFunc logs in on a connection to a backend, for the account. It returns
-// ErrMoved when the backend says that the account lives elsewhere. It need not
-// close the connection.
+// ErrMoved when the backend says that the account lives elsewhere, and an
+// *OwnerError when it says which of its nodes has it. What it returns otherwise
+// decides whether the login is tried once more on another node: an ErrBackend
+// is, unless it is Final. It need not close the connection.
 type LoginFunc func(ctx context.Context, b *Back, account lookup.Account) error
 
 // Open takes a checked account to its backend: finds the home, connects and
@@ -328,22 +292,8 @@ func (s *Session) open(ctx context.Context, account lookup.Account, service upst
 		return nil, err
 	}
 	s.home = home
-	b, err := s.dial(ctx, home, service, func(l *live, node string) { l.home, l.node = home, node })
-	if err != nil {
-		return nil, err
-	}
-	s.node = b.Node
-	if err := login(ctx, b, account); err != nil {
-		b.Close()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return nil, err
-	}
-	return b, nil
-}
-
-// backendError wraps what went wrong on the way to or with a backend.
-func backendError(step string, err error) error {
-	return fmt.Errorf("%w: %s: %w", ErrBackend, step, err)
+	w := upstream.Want{Backend: home, Service: service, Account: account.Name, Client: s.Client.Addr()}
+	b, err := s.reach(ctx, w, func(l *live, node string) { l.home, l.node = home, node },
+		func(ctx context.Context, b *Back) error { s.node = b.Node; return login(ctx, b, account) })
+	return b, err
 }

@@ -51,7 +51,11 @@ type Directory interface {
 // Upstream is the backends; *upstream.Set is one.
 type Upstream interface {
 	Has(backend string) bool
-	Dial(ctx context.Context, backend string, service upstream.Service) (*upstream.Back, error)
+	Dial(ctx context.Context, w upstream.Want) (*upstream.Back, error)
+
+	// Prefer remembers which node of a backend owns an account; Owner says it.
+	Prefer(backend, account, node string)
+	Owner(backend, account string) (node string)
 
 	// Drain takes a node, or with an empty name all nodes of a backend, out of
 	// service or back into it; Drained says whether it is out. Dial never
@@ -60,9 +64,9 @@ type Upstream interface {
 	Drained(backend, node string) bool
 
 	// Status describes all backends, and Route one: its nodes in the order in
-	// which Dial would try them for the service.
+	// which Dial would try them for the service and an account.
 	Status() []upstream.BackendStatus
-	Route(backend string, service upstream.Service) []upstream.NodeStatus
+	Route(backend string, service upstream.Service, account string) []upstream.NodeStatus
 }
 
 // Back is the store's side of a session.

@@ -12,16 +12,50 @@ import (
 )
 
 // Back is the store's side of a session: a connection to a node. It is its
-// owner's to close.
+// owner's to close. It belongs to one goroutine at a time.
 type Back struct {
 	Conn    *wire.Conn
 	Backend string
 	Node    string
 	Service Service
 
+	// Peer reports whether another node is left for the login (Want.Retry).
+	Peer bool
+
 	endpoint     Endpoint
 	name, secret string
 	release      func() bool // ends the connection's bond with Dial's context
+
+	set  *Set
+	pick *pick // on which it has the turn; nil behind the login
+	want Want
+}
+
+// Served says that the node has answered the login as a node should, with yes or
+// with no.
+func (b *Back) Served() {
+	if b.pick != nil {
+		b.set.succeed(b.pick.e, talking)
+	}
+	b.done()
+}
+
+// Failed says that the login failed for a reason that may be the node's: the
+// connection was lost, the answer was rubbish or a "not now", or it never came.
+// It closes the connection.
+func (b *Back) Failed(err error) {
+	if b.pick != nil {
+		b.set.fail(b.pick.e, failure{talking, err, b.want.Account, b.want.Client})
+	}
+	b.Close()
+}
+
+// done gives the turn on the node back.
+func (b *Back) done() {
+	if b.pick != nil {
+		b.pick.leave()
+		b.pick = nil
+	}
 }
 
 // Login returns what the proxy logs in with. On a connection in clear to another
@@ -60,13 +94,18 @@ func (b *Back) config() *tls.Config {
 }
 
 // Settle ends the time allowed for the dialogue before and at login: from here
-// on each read and write has the deadline that Conn.SetIdle says. Detach does
-// not need it.
-func (b *Back) Settle() { b.Conn.SetDeadline(time.Time{}) }
+// on each read and write has the deadline that Conn.SetIdle says. It is Served
+// too. Detach does not need it.
+func (b *Back) Settle() {
+	b.Served()
+	b.Conn.SetDeadline(time.Time{})
+}
 
 // Detach gives up the connection for splicing; see wire.Conn.Detach. It fails
-// when the context that the connection was dialled with has ended.
+// when the context that the connection was dialled with has ended. It is Served
+// too.
 func (b *Back) Detach() (net.Conn, []byte, error) {
+	b.Served()
 	if !b.release() {
 		return nil, nil, errInterrupted
 	}
@@ -77,6 +116,7 @@ var errInterrupted = errors.New("the connection is interrupted")
 
 // Close closes the connection at once.
 func (b *Back) Close() error {
+	b.done()
 	b.release()
 	return b.Conn.Close()
 }

@@ -34,7 +34,7 @@ func TestSecretStaysOffTheNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := s.Dial(context.Background(), "b1", LMTP)
+		b, err := s.Dial(context.Background(), Want{Backend: "b1", Service: LMTP})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,7 @@ import (
 
 func pair(t *testing.T, n *network) *Set {
 	t.Helper()
-	s, err := New([]Backend{{"b1", []Node{node("a", "a:1"), node("b", "b:1")}}, {"b0", []Node{node("c", "c:1")}}}, Options{Dial: n.dial})
+	s, err := New([]Backend{{Name: "b1", Nodes: []Node{node("a", "a:1"), node("b", "b:1")}}, {Name: "b0", Nodes: []Node{node("c", "c:1")}}}, Options{Dial: n.dial})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func TestDrainedNodesAreNotTried(t *testing.T) {
 	s := pair(t, n)
 	dial := func(want string) {
 		t.Helper()
-		b, err := s.Dial(t.Context(), "b1", IMAP)
+		b, err := s.Dial(t.Context(), Want{Backend: "b1", Service: IMAP})
 		if want == "" {
 			if !errors.Is(err, ErrUnreachable) || errors.Is(err, ErrUnknown) || !errors.Is(err, errDrained) {
 				t.Errorf("got %v, want unreachable because drained", err)
@@ -75,14 +75,14 @@ func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{up: map[string]bool{"b:1": true}, hangs: map[string]bool{"c:1": true}}
 		s := pair(t, n)
-		b, err := s.Dial(t.Context(), "b1", IMAP) // a fails, b answers
+		b, err := s.Dial(t.Context(), Want{Backend: "b1", Service: IMAP}) // a fails, b answers
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.Close()
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		s.Dial(ctx, "b0", IMAP)
+		s.Dial(ctx, Want{Backend: "b0", Service: IMAP})
 
 		all := s.Status()
 		if len(all) != 2 || all[0].Name != "b0" || all[1].Name != "b1" {
@@ -101,7 +101,7 @@ func TestStatus(t *testing.T) {
 		route := func(want ...string) {
 			t.Helper()
 			var got []string
-			for _, n := range s.Route("b1", IMAP) {
+			for _, n := range s.Route("b1", IMAP, "") {
 				got = append(got, n.Name)
 			}
 			if !slices.Equal(got, want) {
@@ -114,7 +114,7 @@ func TestStatus(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		s.Drain("b1", "b", false)
 		route("a", "b")
-		if len(s.Route("b1", POP3)) != 0 || len(s.Route("b9", IMAP)) != 0 {
+		if len(s.Route("b1", POP3, "")) != 0 || len(s.Route("b9", IMAP, "")) != 0 {
 			t.Error("a route that is not there")
 		}
 	})

@@ -1,26 +1,56 @@
 // Package upstream knows the backends that a proxy may send sessions to: their
-// nodes, where each node offers which service, and how it is dialled. It opens
-// connections; what is said on them is the protocol's business.
+// nodes, where each node offers which service, how it is dialled, and how it is.
+// It opens connections; what is said on them is the protocol's business.
 //
 // A backend has one node, or two that mirror each other. Nodes are tried in
-// order; one that could not be reached is tried last for a while, so that a dead
-// node costs its users one time-out and not one each. A node that is drained is
-// not tried at all.
+// order, those that are up first. What is known of a node comes from the
+// sessions' own connects and logins, and from health checks that log in (see
+// Set.Run). It is known for each service of a node by itself:
+//
+//	up       sessions go there
+//	suspect  something failed lately: sessions go there when nothing else is left
+//	down     the breaker is open: "not now" at once, instead of a time-out
+//	drained  out of service, by an administrator's word or the node's own
+//
+// The breaker opens only on evidence about the node: failures in a row that
+// several clients met with several accounts, or that health checks met. One
+// client's wrong password is none, and one account's broken mailbox is not
+// enough.
+//
+// A dead node costs a session a second at most while there is a peer. A connect
+// that takes long is raced by a connect to the peer; a login that fails for the
+// node's sake is tried once more on the peer (see Want.Not). There are never two
+// logins at once. How many connects and logins are under way on a node is
+// bounded, so that the users of a dead node do not trample its peer; the rest
+// wait, and for too many it is "not now".
+//
+// # The owner's hint
+//
+// In a mirror pair one node owns a user, and it may be either. A node that does
+// not own the user refuses the login and names the owner, which is then
+// preferred for that account for a while (Set.Prefer) and tried at once:
+//
+//	IMAP               NO [X-OWNER b1b] the other node owns this mailbox
+//	POP3               -ERR [SYS/TEMP/OWNER] b1b
+//	submission         454 4.1.6 [X-OWNER b1b] …
+//	ManageSieve        NO (TRYLATER/OWNER) "b1b"
+//
+// The name is a Node's in the configuration. One that is not there, or whose
+// node is down, changes nothing. A hint is only that: it may be forgotten or
+// wrong, at the price of one more login.
 package upstream
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
-	"slices"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"switchyard/internal/tlsconf"
-	"switchyard/internal/wire"
 
 	"go.uber.org/zap"
 )
@@ -50,6 +80,10 @@ const (
 type Backend struct {
 	Name  string // as the directory's home attribute says it
 	Nodes []Node // in the order of preference
+
+	// Probe is an account that health checks log in for, on nodes that are not
+	// backendds. Empty: they read the capabilities there, and do not log in.
+	Probe string
 }
 
 // Node is one machine of a backend.
@@ -63,7 +97,8 @@ type Endpoint struct {
 	Address string       // host:port
 	TLS     tlsconf.Mode // Off is refused by a backendd for every login that needs the proxy's secret
 
-	// Config is for the TLS handshake; nil means the system's CAs. An empty
+	// Config is for the TLS handshake: the CAs, pins and the client's
+	// certificate (tlsconf.NewClient). Nil means the system's CAs. An empty
 	// ServerName means the address's host.
 	Config *tls.Config
 }
@@ -75,34 +110,93 @@ type Options struct {
 	ProxyName   string
 	ProxySecret string
 
-	// ConnectTimeout bounds TCP connect and implicit TLS handshake with one
-	// node. Zero means 5 seconds.
+	// Hostname is what the proxy calls itself in health checks.
+	Hostname string
+
+	// ConnectTimeout bounds TCP connect and implicit TLS handshake with the
+	// last node that is left to try. Zero means 5 seconds.
 	ConnectTimeout time.Duration
+
+	// Patience bounds them while there is another node to try. Zero means a
+	// second, and ConnectTimeout is the most.
+	Patience time.Duration
+
+	// Hedge is how long a TCP connect may take before one to another node
+	// begins beside it. The one that is there first is used, the other given
+	// up. Zero means 250 milliseconds.
+	Hedge time.Duration
 
 	// DialogueTimeout bounds all that is said from the banner to the end of
 	// the login. Zero means 20 seconds. See Back.Settle.
 	DialogueTimeout time.Duration
 
-	// Mark is how long a node that could not be reached is tried last. Zero
-	// means 5 seconds.
+	// LoginPatience bounds all from the connect to the end of the login, for a
+	// login that can be tried on another node (Want.Retry). Zero means 2
+	// seconds.
+	LoginPatience time.Duration
+
+	// Mark is how long a service that failed is tried last, or not at all,
+	// while no health check says better. Zero means 5 seconds.
 	Mark time.Duration
 
-	// Dial opens a TCP connection; nil means a net.Dialer's.
+	// Fall is how many failures in a row open the breaker, Rise how many
+	// successes close it. Zero means 3, and 2.
+	Fall, Rise int
+
+	// CheckUp is the time between two health checks of what is up, CheckDown
+	// of what is not; both vary by 30 %. Zero means 7 seconds, and 2.
+	CheckUp, CheckDown time.Duration
+
+	// CheckTimeout bounds a health check. Zero means 3 seconds.
+	CheckTimeout time.Duration
+
+	// Checks bounds the health checks at the same time. Zero means 16.
+	Checks int
+
+	// Logins bounds the connects and logins at the same time for a service of
+	// a node, and Queue those that wait for their turn, for QueueTimeout at
+	// most. Zero means 64, 1,000 and 10 seconds.
+	Logins, Queue int
+	QueueTimeout  time.Duration
+
+	// Hints bounds the accounts whose owner is remembered, for HintTTL. Zero
+	// means 20,000, and 10 minutes.
+	Hints   int
+	HintTTL time.Duration
+
+	// Dial opens a TCP connection; nil means a net.Dialer's. It returns soon
+	// after its context ends.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	Logger *zap.Logger // nil: none
 }
 
+func orDefault[T int | time.Duration](v *T, value T) {
+	if *v == 0 {
+		*v = value
+	}
+}
+
 func (o *Options) fill() {
-	if o.ConnectTimeout == 0 {
-		o.ConnectTimeout = 5 * time.Second
-	}
-	if o.DialogueTimeout == 0 {
-		o.DialogueTimeout = 20 * time.Second
-	}
-	if o.Mark == 0 {
-		o.Mark = 5 * time.Second
-	}
+	orDefault(&o.ConnectTimeout, 5*time.Second)
+	orDefault(&o.Patience, time.Second)
+	o.Patience = min(o.Patience, o.ConnectTimeout)
+	orDefault(&o.Hedge, 250*time.Millisecond)
+	orDefault(&o.DialogueTimeout, 20*time.Second)
+	orDefault(&o.LoginPatience, 2*time.Second)
+	o.LoginPatience = min(o.LoginPatience, o.DialogueTimeout)
+	orDefault(&o.Mark, 5*time.Second)
+	orDefault(&o.Fall, 3)
+	orDefault(&o.Rise, 2)
+	orDefault(&o.CheckUp, 7*time.Second)
+	orDefault(&o.CheckDown, 2*time.Second)
+	orDefault(&o.CheckTimeout, 3*time.Second)
+	orDefault(&o.Checks, 16)
+	orDefault(&o.Logins, 64)
+	orDefault(&o.Queue, 1000)
+	orDefault(&o.QueueTimeout, 10*time.Second)
+	orDefault(&o.Hints, 20000)
+	orDefault(&o.HintTTL, 10*time.Minute)
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{}).DialContext
 	}
@@ -114,23 +208,12 @@ func (o *Options) fill() {
 // Set is the backends that are configured. It is safe for concurrent use.
 type Set struct {
 	o        Options
-	backends map[string][]*member
+	top      atomic.Pointer[topology]
+	watching atomic.Bool // Run is at work
+	hints    hints
 
-	mu     sync.Mutex
-	failed map[string]failure // by address: how it last could not be reached
-}
-
-// failure marks an address.
-type failure struct {
-	at  time.Time
-	err error
-}
-
-// member is a node with what is known of it here.
-type member struct {
-	Node
-	drained                 atomic.Bool
-	ok, failed, interrupted atomic.Uint64 // dials
+	mu      sync.Mutex    // held to change the topology, and what is drained
+	changed chan struct{} // closed when the topology has changed
 }
 
 // New makes a set. It refuses names that are empty or occur twice, backends
@@ -139,158 +222,45 @@ type member struct {
 // refuses it then.
 func New(backends []Backend, o Options) (*Set, error) {
 	o.fill()
-	s := &Set{o: o, backends: make(map[string][]*member, len(backends)), failed: make(map[string]failure)}
-	for _, b := range backends {
-		if b.Name == "" {
-			return nil, errors.New("a backend has no name")
-		}
-		if _, twice := s.backends[b.Name]; twice {
-			return nil, fmt.Errorf("backend %q is there twice", b.Name)
-		}
-		if len(b.Nodes) == 0 {
-			return nil, fmt.Errorf("backend %q has no nodes", b.Name)
-		}
-		nodes := make([]*member, 0, len(b.Nodes))
-		for _, n := range b.Nodes {
-			if err := s.checkNode(b.Name, n); err != nil {
-				return nil, err
-			}
-			if slices.ContainsFunc(nodes, func(m *member) bool { return m.Name == n.Name }) {
-				return nil, fmt.Errorf("backend %q has two nodes named %q: give each a name of its own", b.Name, n.Name)
-			}
-			nodes = append(nodes, &member{Node: n})
-		}
-		s.backends[b.Name] = nodes
+	s := &Set{o: o, changed: make(chan struct{}), hints: hints{half: max(o.Hints/2, 1), ttl: o.HintTTL}}
+	s.top.Store(&topology{})
+	if err := s.Update(backends); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Set) checkNode(backend string, n Node) error {
-	for service, e := range n.Services {
-		if _, _, err := net.SplitHostPort(e.Address); err != nil {
-			return fmt.Errorf("backend %q, node %q, %s: %w", backend, n.Name, service, err)
-		}
-		if e.TLS == tlsconf.Off && s.o.ProxySecret != "" {
-			s.o.Logger.Warn("node has no TLS: the proxy's secret travels in clear and the backend will refuse it; set tls to starttls or implicit",
-				zap.String("home", backend), zap.String("node", n.Name), zap.String("service", string(service)))
-		}
-	}
-	return nil
-}
-
 // Has reports whether a backend of that name is configured.
-func (s *Set) Has(backend string) bool {
-	_, ok := s.backends[backend]
-	return ok
+func (s *Set) Has(backend string) bool { return s.top.Load().backends[backend] != nil }
+
+// Prefer remembers that a node owns an account, as another node said: it is the
+// first to be tried for that account, for a while. An empty node forgets it.
+func (s *Set) Prefer(backend, account, node string) {
+	g := s.top.Load().backends[backend]
+	if account == "" || node != "" && (g == nil || g.node(node) == nil) {
+		return
+	}
+	s.hints.set(backend, account, node)
 }
 
-// Dial connects to a node of the backend, with TLS done when it is implicit.
-// It blocks at most for the connect time-out of each node. The connection ends
-// with ctx, and at the latest when the time for the dialogue is over, until it
-// is settled or detached. Errors: ErrUnknown, ErrUnreachable, the cause of ctx.
-func (s *Set) Dial(ctx context.Context, backend string, service Service) (*Back, error) {
-	all, ok := s.backends[backend]
-	if !ok {
-		return nil, fmt.Errorf("%w: %q", ErrUnknown, backend)
-	}
-	nodes := s.order(all, service)
-	if len(nodes) == 0 {
-		return nil, fmt.Errorf("%w: no node of %q offers %s", ErrUnknown, backend, service)
-	}
-	var failures []error
-	for _, n := range nodes {
-		if n.drained.Load() {
-			failures = append(failures, fmt.Errorf("node %s: %w", n.Name, errDrained))
-			continue
-		}
-		back, err := s.connect(ctx, backend, n.Node, service)
-		if ctx.Err() != nil {
-			n.interrupted.Add(1)
-			if err == nil {
-				back.Close()
-			}
-			return nil, context.Cause(ctx)
-		}
-		s.mark(n.Node, service, err)
-		if err == nil {
-			n.ok.Add(1)
-			return back, nil
-		}
-		n.failed.Add(1)
-		failures = append(failures, fmt.Errorf("node %s: %w", n.Name, err))
-	}
-	return nil, fmt.Errorf("%w: %q: %w", ErrUnreachable, backend, errors.Join(failures...))
-}
+// Want says which connection is wanted.
+type Want struct {
+	Backend string
+	Service Service
 
-// errDrained: a node is out of service by an administrator's word.
-var errDrained = errors.New("drained")
+	// Account and Client are for whom: a failure is held against the node for
+	// good only when others meet it too. An account's hint is followed.
+	Account string
+	Client  netip.Addr
 
-// order returns the nodes that offer the service, those that failed lately
-// behind the others, and the drained ones last.
-func (s *Set) order(nodes []*member, service Service) []*member {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var good, bad, drained []*member
-	for _, n := range nodes {
-		e, offered := n.Services[service]
-		switch {
-		case !offered:
-		case n.drained.Load():
-			drained = append(drained, n)
-		case s.marked(e.Address):
-			bad = append(bad, n)
-		default:
-			good = append(good, n)
-		}
-	}
-	return append(append(good, bad...), drained...)
-}
+	// Prefer is a node to be tried first, if it is up. Empty: the account's
+	// hint, then the configuration's order.
+	Prefer string
 
-// marked reports whether an address failed lately. The caller holds mu.
-func (s *Set) marked(address string) bool {
-	f, failed := s.failed[address]
-	return failed && time.Since(f.at) < s.o.Mark
-}
+	// Not is a node that must not be tried: one that failed this login already.
+	Not string
 
-// mark remembers whether a node could be reached.
-func (s *Set) mark(n Node, service Service, err error) {
-	address := n.Services[service].Address
-	s.mu.Lock()
-	_, before := s.failed[address]
-	if err != nil {
-		s.failed[address] = failure{time.Now(), err}
-	} else {
-		delete(s.failed, address)
-	}
-	s.mu.Unlock()
-	switch {
-	case err != nil && !before:
-		s.o.Logger.Warn("node cannot be reached", zap.String("node", n.Name), zap.String("address", address), zap.Error(err))
-	case err == nil && before:
-		s.o.Logger.Info("node can be reached again", zap.String("node", n.Name), zap.String("address", address))
-	}
-}
-
-func (s *Set) connect(ctx context.Context, backend string, n Node, service Service) (*Back, error) {
-	e := n.Services[service]
-	dialCtx, cancel := context.WithTimeout(ctx, s.o.ConnectTimeout)
-	defer cancel()
-	nc, err := s.o.Dial(dialCtx, "tcp", e.Address)
-	if err != nil {
-		return nil, err
-	}
-	b := &Back{
-		Conn: wire.NewConn(nc), Backend: backend, Node: n.Name, Service: service,
-		endpoint: e, name: s.o.ProxyName, secret: s.o.ProxySecret,
-	}
-	b.release = b.Conn.Bind(ctx)
-	if e.TLS == tlsconf.Implicit {
-		b.Conn.SetDeadline(time.Now().Add(s.o.ConnectTimeout))
-		if err := b.Conn.ClientTLS(dialCtx, b.config()); err != nil {
-			b.Close()
-			return nil, fmt.Errorf("TLS handshake: %w", err)
-		}
-	}
-	b.Conn.SetDeadline(time.Now().Add(s.o.DialogueTimeout))
-	return b, nil
+	// Retry says that the caller asks again, with Not, when the login fails for
+	// the node's sake. While there is another node, the patience is short.
+	Retry bool
 }

@@ -67,13 +67,13 @@ func (n *network) set(address string, up bool) {
 func TestNodesAreTriedInOrderAndMarked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{up: map[string]bool{"a:1": false, "b:1": true}}
-		s, err := New([]Backend{{"b1", []Node{node("a", "a:1"), node("b", "b:1")}}}, Options{Dial: n.dial, Mark: 5 * time.Second})
+		s, err := New([]Backend{{Name: "b1", Nodes: []Node{node("a", "a:1"), node("b", "b:1")}}}, Options{Dial: n.dial, Mark: 5 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
 		dial := func(wantNode string, wantTried ...string) {
 			t.Helper()
-			b, err := s.Dial(t.Context(), "b1", IMAP)
+			b, err := s.Dial(t.Context(), Want{Backend: "b1", Service: IMAP})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,7 +95,7 @@ func TestNodesAreTriedInOrderAndMarked(t *testing.T) {
 		dial("a", "a:1")
 		n.set("a:1", false)
 		n.set("b:1", false)
-		_, err = s.Dial(t.Context(), "b1", IMAP)
+		_, err = s.Dial(t.Context(), Want{Backend: "b1", Service: IMAP})
 		if !errors.Is(err, ErrUnreachable) || errors.Is(err, ErrUnknown) {
 			t.Errorf("got %v, want ErrUnreachable", err)
 		}
@@ -105,30 +105,14 @@ func TestNodesAreTriedInOrderAndMarked(t *testing.T) {
 	})
 }
 
-func TestAHangingNodeCostsTheConnectTimeout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := &network{up: map[string]bool{"b:1": true}, hangs: map[string]bool{"a:1": true}}
-		s, _ := New([]Backend{{"b1", []Node{node("a", "a:1"), node("b", "b:1")}}}, Options{Dial: n.dial})
-		started := time.Now()
-		b, err := s.Dial(t.Context(), "b1", IMAP)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer b.Close()
-		if took := time.Since(started); took != 5*time.Second {
-			t.Errorf("took %v, want the connect time-out", took)
-		}
-	})
-}
-
 func TestDialEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{hangs: map[string]bool{"a:1": true}}
-		s, _ := New([]Backend{{"b1", []Node{node("a", "a:1")}}}, Options{Dial: n.dial})
+		s, _ := New([]Backend{{Name: "b1", Nodes: []Node{node("a", "a:1")}}}, Options{Dial: n.dial})
 		cause := errors.New("stop")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(cause) })
-		if _, err := s.Dial(ctx, "b1", IMAP); err != cause {
+		if _, err := s.Dial(ctx, Want{Backend: "b1", Service: IMAP}); err != cause {
 			t.Errorf("got %v, want the cause", err)
 		}
 	})
@@ -140,8 +124,8 @@ func TestDialogueTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	s, _ := New([]Backend{{"b1", []Node{node("a", ln.Addr().String())}}}, Options{DialogueTimeout: 20 * time.Millisecond})
-	b, err := s.Dial(t.Context(), "b1", IMAP)
+	s, _ := New([]Backend{{Name: "b1", Nodes: []Node{node("a", ln.Addr().String())}}}, Options{DialogueTimeout: 20 * time.Millisecond})
+	b, err := s.Dial(t.Context(), Want{Backend: "b1", Service: IMAP})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,10 +142,10 @@ func TestBackEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	s, _ := New([]Backend{{"b1", []Node{node("a", ln.Addr().String())}}}, Options{})
+	s, _ := New([]Backend{{Name: "b1", Nodes: []Node{node("a", ln.Addr().String())}}}, Options{})
 	cause := errors.New("stop")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	b, err := s.Dial(ctx, "b1", IMAP)
+	b, err := s.Dial(ctx, Want{Backend: "b1", Service: IMAP})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +157,7 @@ func TestBackEndsWithItsContext(t *testing.T) {
 }
 
 func TestUnknownIsNotUnreachable(t *testing.T) {
-	s, err := New([]Backend{{"b1", []Node{node("a", "a:1")}}}, Options{Dial: (&network{}).dial})
+	s, err := New([]Backend{{Name: "b1", Nodes: []Node{node("a", "a:1")}}}, Options{Dial: (&network{}).dial})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +168,7 @@ func TestUnknownIsNotUnreachable(t *testing.T) {
 		"backend": {"b9", IMAP},
 		"service": {"b1", POP3},
 	} {
-		if _, err := s.Dial(t.Context(), c.backend, c.service); !errors.Is(err, ErrUnknown) || errors.Is(err, ErrUnreachable) {
+		if _, err := s.Dial(t.Context(), Want{Backend: c.backend, Service: c.service}); !errors.Is(err, ErrUnknown) || errors.Is(err, ErrUnreachable) {
 			t.Errorf("%s: got %v, want ErrUnknown", name, err)
 		}
 	}
@@ -198,11 +182,11 @@ func TestNewRefuses(t *testing.T) {
 		backends []Backend
 		want     string
 	}{
-		"no name":     {[]Backend{{"", []Node{node("a", "a:1")}}}, "no name"},
-		"twice":       {[]Backend{{"b1", []Node{node("a", "a:1")}}, {"b1", []Node{node("a", "a:1")}}}, "twice"},
-		"no nodes":    {[]Backend{{"b1", nil}}, "no nodes"},
-		"twins":       {[]Backend{{"b1", []Node{node("a", "a:1"), node("a", "b:1")}}}, "two nodes named"},
-		"bad address": {[]Backend{{"b1", []Node{node("a", "nowhere")}}}, "nowhere"},
+		"no name":     {[]Backend{{Name: "", Nodes: []Node{node("a", "a:1")}}}, "no name"},
+		"twice":       {[]Backend{{Name: "b1", Nodes: []Node{node("a", "a:1")}}, {Name: "b1", Nodes: []Node{node("a", "a:1")}}}, "twice"},
+		"no nodes":    {[]Backend{{Name: "b1"}}, "no nodes"},
+		"twins":       {[]Backend{{Name: "b1", Nodes: []Node{node("a", "a:1"), node("a", "b:1")}}}, "two nodes named"},
+		"bad address": {[]Backend{{Name: "b1", Nodes: []Node{node("a", "nowhere")}}}, "nowhere"},
 	} {
 		if _, err := New(c.backends, Options{}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want it to say %q", name, err, c.want)
@@ -215,7 +199,7 @@ func TestSecretInClearIsWarnedOf(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
 	n := node("a", "a:1")
 	n.Services[POP3] = Endpoint{Address: "a:2", TLS: tlsconf.StartTLS}
-	if _, err := New([]Backend{{"b1", []Node{n}}}, Options{ProxyName: "proxy", ProxySecret: "hush", Logger: zap.New(core)}); err != nil {
+	if _, err := New([]Backend{{Name: "b1", Nodes: []Node{n}}}, Options{ProxyName: "proxy", ProxySecret: "hush", Logger: zap.New(core)}); err != nil {
 		t.Fatal(err)
 	}
 	all := logs.All()
