@@ -360,8 +360,6 @@ func TestForget(t *testing.T) {
 	})
 }
 
-// An answer that was under way when the name was forgotten is not remembered,
-// and a question after it does not join the one before.
 // TestRemembered: what is remembered is told with its age, nothing is asked for
 // it, and it is not kept longer for having been looked at.
 func TestRemembered(t *testing.T) {
@@ -408,6 +406,8 @@ func TestRemembered(t *testing.T) {
 	})
 }
 
+// An answer that was under way when the name was forgotten is not remembered,
+// and a question after it does not join the one before.
 func TestForgetDuringAQuestion(t *testing.T) {
 	tell(t, cache.Options{}, func(s story) {
 		release := s.next.Hold()

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"switchyard/lookup"
-	"switchyard/lookup/cache"
 	"switchyard/lookup/lookuptest"
 	"switchyard/lookup/static"
 )
@@ -40,27 +39,17 @@ func TestFeed(t *testing.T) {
 	})
 }
 
-// TestContractBehindACache: with a fault injector between.
-func TestContractBehindACache(t *testing.T) {
+// TestMatrix is the row "static" of the matrix in lookup/tcpauth: bare and
+// behind a cache, with a fault injector before it, since it asks nothing.
+func TestMatrix(t *testing.T) {
 	t.Parallel()
-	var faults *lookuptest.Faulty
-	lookuptest.Run(t, lookuptest.Fixture{
-		Open: func(t *testing.T) lookup.Directory {
-			d, err := static.New(plain, static.Options{Records: records()})
-			if err != nil {
-				t.Fatal(err)
-			}
-			faults = lookuptest.NewFaulty(d, time.Second)
-			c, err := cache.New(faults, cache.Options{Timeout: time.Second, Patience: 10 * time.Millisecond, BackOff: 30 * time.Millisecond})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { c.Close() })
-			return c
-		},
-		Break: func(*testing.T) { faults.Stop() }, Hang: func(*testing.T) { faults.Hang() }, Mend: func(*testing.T) { faults.Mend() },
-		Timeout: time.Second,
-	})
+	lookuptest.RunAll(t, lookuptest.Row{Open: func(t *testing.T, _ time.Duration) (lookup.Directory, lookuptest.Faults) {
+		d, err := static.New(plain, static.Options{Records: records()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d, nil
+	}})
 }
 
 func TestHostileNames(t *testing.T) {

@@ -19,26 +19,6 @@ import (
 	"switchyard/lookup/lookuptest"
 )
 
-func TestContract(t *testing.T) {
-	const short = time.Second // for the checks that wait for it
-	var g *gate
-	lookuptest.Run(t, lookuptest.Fixture{
-		Open: func(t *testing.T) lookup.Directory {
-			s := serve(t, contract(t), ServerOptions{Secret: "open sesame"})
-			g = newGate(t, s.address)
-			timeout := 20 * time.Second
-			if strings.HasSuffix(t.Name(), "/hanging") {
-				timeout = short
-			}
-			return newClient(t, ClientOptions{Secret: "open sesame", Timeout: timeout}, g.address)
-		},
-		Break:   func(*testing.T) { g.set("closed") },
-		Hang:    func(*testing.T) { g.set("hanging") },
-		Mend:    func(*testing.T) { g.set("open") },
-		Timeout: short,
-	})
-}
-
 // oldFashioned stands in front of a server and hides from its client that it
 // takes tags.
 func oldFashioned(t *testing.T, target string) string {

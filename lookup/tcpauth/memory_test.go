@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -17,8 +16,6 @@ import (
 	"switchyard/lookup/internal/netwin"
 	"switchyard/lookup/lookuptest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // memory is a Database for tests, which can be broken.
 type memory struct {
