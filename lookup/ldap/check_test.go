@@ -27,15 +27,7 @@ func byHash() ldap.Options {
 func TestContractByHash(t *testing.T) {
 	t.Parallel()
 	s := startSlapd(t, "accounts.ldif")
-	opts := byHash()
-	opts.SearchTimeout, opts.BindTimeout = 2*time.Second, 2*time.Second
-	f := lookuptest.Fixture{
-		Open:    func(t *testing.T) lookup.Directory { return open(t, s.plain, opts) },
-		Break:   func(t *testing.T) { s.stop(t) },
-		Hang:    func(t *testing.T) { s.hang(t) },
-		Mend:    func(t *testing.T) { s.mend(t) },
-		Timeout: opts.SearchTimeout,
-	}
+	f := s.fixture(byHash())
 	if testing.Short() {
 		f.Hang = nil
 	}

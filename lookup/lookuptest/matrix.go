@@ -83,7 +83,7 @@ func RunAll(t *testing.T, row Row) {
 			for _, fault := range row.spoils() {
 				t.Run(fault.name, func(t *testing.T) {
 					t.Parallel()
-					row.spoil(t, cached, fault.at)
+					row.spoil(t, cached, fault)
 				})
 			}
 		})
@@ -119,39 +119,39 @@ func (l lost) Mend(testing.TB) { l.Faulty.Mend() }
 
 // spoilt is a fault that comes in many degrees.
 type spoilt struct {
-	name string
-	at   func(f Faults, step int)
+	name  string
+	steps int
+	at    func(f Faults, step int)
 }
 
 func (row Row) spoils() []spoilt {
 	all := []spoilt{
-		{"slow", func(f Faults, step int) { f.Slow(time.Duration(step) * spoilTime / 5) }},
+		{"slow", 5, func(f Faults, step int) { f.Slow(time.Duration(step) * spoilTime * 3 / 10) }},
 		// Within the greeting, at the first answer, at later ones.
-		{"truncated", func(f Faults, step int) { f.Truncate(1 + step*step*13) }},
+		{"truncated", 9, func(f Faults, step int) { f.Truncate(1 + step*step*13) }},
 	}
 	if !row.Unprotected {
-		all = append(all, spoilt{"garbled", func(f Faults, step int) { f.Garble(7 + step*97) }})
+		all = append(all, spoilt{"garbled", 9, func(f Faults, step int) { f.Garble(7 + step*97) }})
 	}
 	return all
 }
 
 // spoil asks under a fault of growing degree. An answer is the right one or
 // unavailable, and the directory recovers.
-func (row Row) spoil(t *testing.T, cached bool, at func(f Faults, step int)) {
-	steps := 9
+func (row Row) spoil(t *testing.T, cached bool, fault spoilt) {
 	if testing.Short() {
-		steps = 3
+		fault.steps = 3
 	}
-	for step := range steps {
+	for step := range fault.steps {
 		// A subtest, so that each step's directory ends with it.
 		t.Run(fmt.Sprint(step), func(t *testing.T) {
 			d, faults := row.open(t, spoilTime, cached)
-			at(faults, step)
+			fault.at(faults, step)
 			rightOrUnavailable(t, d)
 			// With connections that were made before.
 			faults.Mend(t)
 			eventuallyFound(t, d, Account("carla@example.test"))
-			at(faults, step)
+			fault.at(faults, step)
 			rightOrUnavailable(t, d)
 			faults.Mend(t)
 			eventuallyFound(t, d, Account("berta@example.test"))
