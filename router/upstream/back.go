@@ -24,6 +24,7 @@ type Back struct {
 
 	endpoint     Endpoint
 	name, secret string
+	login        Login
 	release      func() bool // ends the connection's bond with Dial's context
 
 	set  *Set
@@ -58,15 +59,15 @@ func (b *Back) done() {
 	}
 }
 
-// Login returns what the proxy logs in with. On a connection in clear to another
-// machine the secret, which opens every mailbox, is withheld: it is empty, and
-// the login fails.
+// Login returns what the proxy logs in with as itself. On a connection in clear to
+// another machine the secret, which opens every mailbox, is withheld: it is empty,
+// and the login fails. It is empty too where the proxy has no login of its own;
+// see Credentials for users'.
 func (b *Back) Login() (name, secret string) {
-	peer := b.Conn.RemoteAddr().Addr()
-	if b.Conn.TLS() == nil && peer.IsValid() && !peer.IsLoopback() {
+	if b.exposed() || b.login.Forward || b.login.User != "" {
 		return b.name, ""
 	}
-	return b.name, b.secret
+	return b.name, b.secretOf()
 }
 
 // WantsStartTLS reports whether the connection must be upgraded before

@@ -302,7 +302,7 @@ func (d *dialling) overtaken(ends <-chan landed, pending int, one *pick) {
 func (s *Set) secure(ctx context.Context, until time.Time, nc net.Conn, e *endpoint) (*Back, error) {
 	b := &Back{
 		Conn: wire.NewConn(nc), Backend: e.backend, Node: e.node, Service: e.service,
-		endpoint: *e.at.Load(), name: s.o.ProxyName, secret: s.o.ProxySecret,
+		endpoint: *e.at.Load(), name: s.o.ProxyName, secret: s.o.ProxySecret, login: *e.login.Load(),
 	}
 	b.release = b.Conn.Bind(ctx)
 	if b.endpoint.TLS == tlsconf.Implicit {

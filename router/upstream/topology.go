@@ -22,6 +22,7 @@ type topology struct {
 type group struct {
 	name  string
 	nodes []*member // in the order of preference
+	login Login
 }
 
 func (g *group) node(name string) *member {
@@ -56,6 +57,8 @@ type endpoint struct {
 	service       Service
 	at            atomic.Pointer[Endpoint] // the configuration
 	probe         atomic.Pointer[string]   // see Backend.Probe
+	login         atomic.Pointer[Login]    // see Backend.Login
+	offers        offered
 	health        health
 	lane          lane
 	wake          chan struct{} // asks for a check soon
@@ -74,7 +77,7 @@ func (s *Set) Update(backends []Backend) error {
 	old := s.top.Load()
 	top := &topology{backends: make(map[string]*group, len(backends))}
 	for _, b := range backends {
-		g := &group{name: b.Name}
+		g := &group{name: b.Name, login: b.Login}
 		for _, n := range b.Nodes {
 			g.nodes = append(g.nodes, s.member(old.backends[b.Name], b, n))
 		}
@@ -104,6 +107,9 @@ func verify(backends []Backend) error {
 			return fmt.Errorf("backend %q is there twice", b.Name)
 		case len(b.Nodes) == 0:
 			return fmt.Errorf("backend %q has no nodes", b.Name)
+		}
+		if err := b.Login.check(); err != nil {
+			return fmt.Errorf("backend %q: login: %w", b.Name, err)
 		}
 		seen[b.Name] = true
 		nodes := make(map[string]bool, len(b.Nodes))
@@ -143,6 +149,7 @@ func (s *Set) member(before *group, b Backend, n Node) *member {
 		}
 		e.at.Store(&config)
 		e.probe.Store(&b.Probe)
+		e.login.Store(&b.Login)
 		m.services[service] = e
 	}
 	return m

@@ -82,8 +82,12 @@ type Backend struct {
 	Nodes []Node // in the order of preference
 
 	// Probe is an account that health checks log in for, on nodes that are not
-	// backendds. Empty: they read the capabilities there, and do not log in.
+	// backendds. Empty: they read the capabilities there, and do not log in. They
+	// do not either where Login says that the proxy's own login is of no use.
 	Probe string
+
+	// Login is how the proxy logs in for users.
+	Login Login
 }
 
 // Node is one machine of a backend.
@@ -211,6 +215,7 @@ type Set struct {
 	top      atomic.Pointer[topology]
 	watching atomic.Bool // Run is at work
 	hints    hints
+	commons  commons
 
 	mu      sync.Mutex    // held to change the topology, and what is drained
 	changed chan struct{} // closed when the topology has changed

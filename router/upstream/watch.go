@@ -168,7 +168,11 @@ func (s *Set) ask(ctx context.Context, e *endpoint) (check.Result, error) {
 	if ask == nil {
 		return check.Result{Answer: probe.Answer{Word: probe.Ready}}, nil // a connection has to do
 	}
-	n := &check.Node{Conn: b.Conn, Login: b.Login, Account: *e.probe.Load(), Hostname: s.o.Hostname}
+	n := &check.Node{Conn: b.Conn, Login: b.Login, Account: *e.probe.Load(), Hostname: s.o.Hostname, Heard: func(offer map[string]string) {
+		if e.offers.learn(offer, false) {
+			s.commons.forget(e.service)
+		}
+	}}
 	if b.WantsStartTLS() {
 		n.StartTLS = b.StartTLS
 	}

@@ -45,6 +45,17 @@ type Node struct {
 
 	// Hostname is what the proxy calls itself.
 	Hostname string
+
+	// Heard gets what the node offers before a login, under the connection's
+	// final protection: names in capitals, with their parameters. Nil: nobody
+	// wants to know.
+	Heard func(map[string]string)
+}
+
+func (n *Node) heard(offer map[string]string) {
+	if n.Heard != nil && len(offer) > 0 {
+		n.Heard(offer)
+	}
 }
 
 // Result is what a node that answered said.

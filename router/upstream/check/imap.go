@@ -27,6 +27,11 @@ func IMAP(ctx context.Context, n *Node) (Result, error) {
 			return Result{}, err
 		}
 	}
+	offer := make(map[string]string, len(c.caps))
+	for name := range c.caps {
+		offer[name] = ""
+	}
+	n.heard(offer)
 	r, err := c.login()
 	if err == nil {
 		n.leave("P LOGOUT")

@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"switchyard/internal/probe"
@@ -28,6 +29,7 @@ func POP3(ctx context.Context, n *Node) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	n.heard(popOffer(offers))
 	r, err := c.login(offers)
 	if err == nil {
 		n.leave("QUIT")
@@ -89,6 +91,24 @@ func (c pop) capabilities() (map[string]bool, error) {
 		}
 	}
 	return nil, said("CAPA", "too many lines")
+}
+
+// popOffer gathers the mechanisms behind SASL's name.
+func popOffer(offers map[string]bool) map[string]string {
+	out := make(map[string]string, len(offers))
+	var mechanisms []string
+	for name := range offers {
+		if mechanism, found := strings.CutPrefix(name, "SASL "); found {
+			mechanisms = append(mechanisms, mechanism)
+		} else {
+			out[name] = ""
+		}
+	}
+	if len(mechanisms) > 0 {
+		slices.Sort(mechanisms)
+		out["SASL"] = strings.Join(mechanisms, " ")
+	}
+	return out
 }
 
 func (c pop) login(offers map[string]bool) (Result, error) {

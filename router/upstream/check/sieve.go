@@ -32,6 +32,11 @@ func ManageSieve(ctx context.Context, n *Node) (Result, error) {
 			return Result{}, err
 		}
 	}
+	offer := make(map[string]string, len(offers))
+	for name, value := range offers {
+		offer[name] = strings.TrimSpace(value)
+	}
+	n.heard(offer)
 	r, err := c.login(offers)
 	if err == nil {
 		n.leave("LOGOUT")

@@ -41,6 +41,11 @@ func (c smtp) run(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 	}
+	offer := make(map[string]string, len(offers))
+	for keyword, params := range offers {
+		offer[keyword] = strings.TrimSpace(params)
+	}
+	n.heard(offer)
 	r, err := c.login(offers)
 	if err == nil {
 		n.leave("QUIT")
