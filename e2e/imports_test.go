@@ -87,6 +87,7 @@ var sideways = map[string]string{
 	"backend/store/rows backend/store/segment":  "a row says where in a segment a body lies",
 	"backend/queue backend/access":              "the queue delivers to those who live here, and the gate says who",
 	"backend/imap/search backend/imap/syntax":   "criteria are read by the grammar",
+	"backend/queue lookup/resolve":              "recipients are resolved in one way, by proxies and backends alike",
 	"lookup/module lookup/tcpauth":              "the same protocol, on pipes instead of TCP",
 }
 

@@ -223,11 +223,11 @@ func (q *Queue) failure(ctx context.Context, err error) outcome {
 	if ctx.Err() != nil {
 		return outcome{verdict: cut}
 	}
-	return outcome{verdict: retry, reply: "451 4.3.0 " + oneLine(err.Error())}
+	return outcome{verdict: retry, reply: "451 4.3.0 " + OneLine(err.Error())}
 }
 
-// oneLine makes a text fit for a reply, a log and a report.
-func oneLine(s string) string {
+// OneLine makes a text fit for a reply, a log and a report.
+func OneLine(s string) string {
 	const most = 400
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {

@@ -37,7 +37,7 @@ func (q *Queue) report(ctx context.Context, e *entry, failed []*Recipient) error
 	// A full queue must not keep an entry from ending: reports are few, and
 	// each makes room for another.
 	made := newEntry(env, failed[0].Last, q.laneOf)
-	id, err := q.store.QueueAdd(ctx, made.encode(), bytes.NewReader(text), int64(len(text)))
+	id, _, err := q.store.QueueAddOnce(ctx, [32]byte{}, made.encode(), bytes.NewReader(text), int64(len(text)))
 	if err != nil {
 		return err
 	}
@@ -119,13 +119,13 @@ func explanation(host string, e *entry, failed []*Recipient) string {
 func status(host string, e *entry, failed []*Recipient) string {
 	var b strings.Builder
 	if e.Envelope.ID != "" {
-		fmt.Fprintf(&b, "Original-Envelope-Id: %s\r\n", oneLine(e.Envelope.ID))
+		fmt.Fprintf(&b, "Original-Envelope-Id: %s\r\n", OneLine(e.Envelope.ID))
 	}
 	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\nArrival-Date: %s\r\n", host, e.Created.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
 	for _, r := range failed {
 		b.WriteString("\r\n")
 		if r.Original != "" {
-			fmt.Fprintf(&b, "Original-Recipient: %s\r\n", oneLine(r.Original))
+			fmt.Fprintf(&b, "Original-Recipient: %s\r\n", OneLine(r.Original))
 		}
 		fmt.Fprintf(&b, "Final-Recipient: %s; %s\r\nAction: failed\r\nStatus: %s\r\n", addressType(r.Address), r.Address, enhanced(r.Reply))
 		if r.Server != "" {

@@ -31,6 +31,7 @@ type disk struct {
 	last    uint64
 	boxes   map[string][]string // messages by account
 	ids     map[[32]byte]bool
+	once    map[[32]byte]uint64        // entries by delivery
 	deliver func(account string) error // nil: none
 
 	trip  func() bool
@@ -39,7 +40,7 @@ type disk struct {
 }
 
 func newDisk() *disk {
-	return &disk{entries: make(map[uint64][]byte), bodies: make(map[uint64][]byte), boxes: make(map[string][]string), ids: make(map[[32]byte]bool)}
+	return &disk{entries: make(map[uint64][]byte), bodies: make(map[uint64][]byte), boxes: make(map[string][]string), ids: make(map[[32]byte]bool), once: make(map[[32]byte]uint64)}
 }
 
 // change makes a change, unless the node crashed before it. The error may come
@@ -59,17 +60,21 @@ func (d *disk) change(f func()) error {
 	return nil
 }
 
-func (d *disk) QueueAdd(_ context.Context, entry []byte, body io.ReaderAt, size int64) (id uint64, err error) {
+func (d *disk) QueueAddOnce(_ context.Context, delivery [32]byte, entry []byte, body io.ReaderAt, size int64) (id uint64, added bool, err error) {
 	raw, err := io.ReadAll(io.NewSectionReader(body, 0, size))
 	if err != nil || int64(len(raw)) != size {
-		return 0, fmt.Errorf("body of %d bytes, want %d: %v", len(raw), size, err)
+		return 0, false, fmt.Errorf("body of %d bytes, want %d: %v", len(raw), size, err)
 	}
 	err = d.change(func() {
+		if id = d.once[delivery]; id > 0 && delivery != [32]byte{} {
+			return
+		}
 		d.last++
-		id = d.last
+		id, added = d.last, true
+		d.once[delivery] = id
 		d.entries[id], d.bodies[id] = slices.Clone(entry), raw
 	})
-	return id, err
+	return id, added, err
 }
 
 func (d *disk) QueueUpdate(_ context.Context, id uint64, entry []byte) error {

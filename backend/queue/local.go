@@ -23,12 +23,11 @@ func (q *Queue) deliverHome(ctx context.Context, env Envelope, body backend.Body
 	if err != nil {
 		return q.noRecipient(ctx, account, err)
 	}
-	d, err := NewDelivery(env.From, address, "", body, body.Size(), env.Trace)
-	if err != nil {
-		return q.failure(ctx, err)
-	}
-	done, err := user.Deliver(ctx, d)
+	done, err := q.Deliver(ctx, Mailbox{User: user, Account: account, Address: address}, env, "", body, body.Size())
+	var rejected *RejectedError
 	switch {
+	case errors.As(err, &rejected):
+		return outcome{verdict: refused, reply: "550 5.7.1 " + OneLine(rejected.Reason)}
 	case errors.Is(err, backend.ErrTooBig):
 		return outcome{verdict: refused, reply: "552 5.3.4 message too big for the mailbox"}
 	case errors.Is(err, backend.ErrOverQuota):

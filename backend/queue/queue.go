@@ -38,6 +38,7 @@ import (
 
 	"switchyard/backend"
 	"switchyard/lookup"
+	"switchyard/lookup/resolve"
 
 	"go.uber.org/zap"
 )
@@ -45,7 +46,7 @@ import (
 // Store keeps entries and bodies. Each method returns when its change is
 // durable. backend/store satisfies it.
 type Store interface {
-	QueueAdd(ctx context.Context, entry []byte, body io.ReaderAt, size int64) (id uint64, err error)
+	QueueAddOnce(ctx context.Context, delivery [32]byte, entry []byte, body io.ReaderAt, size int64) (id uint64, added bool, err error)
 	QueueUpdate(ctx context.Context, id uint64, entry []byte) error
 	QueueDelete(ctx context.Context, id uint64) error
 	QueueScan(ctx context.Context, each func(id uint64, entry []byte) bool) error
@@ -74,6 +75,17 @@ type Options struct {
 	// Relay takes mail for other domains. Empty: there is none, and such
 	// mail is not accepted.
 	Relay []Server
+
+	// Resolver follows aliases and details of local addresses, and leaves
+	// forwards to the home of each account. Nil: there are none but +details.
+	Resolver *resolve.Resolver
+
+	// Chains is a Resolver that follows forwards too: it is asked whether they
+	// lead in a circle. Nil: nobody is.
+	Chains *resolve.Resolver
+
+	// Filter delivers by the recipients' own rules; nil: into INBOX.
+	Filter Filter
 
 	// Schedule is how long to wait before the second, third, … attempt; its
 	// last is used for all that follow. Nil means 1 m, 5 m, 15 m, 1 h, 4 h.
@@ -176,16 +188,26 @@ func (q *Queue) Relays() bool { return len(q.o.Relay) > 0 }
 // durable; delivery begins at once. The body stays the caller's, which must not
 // change it until Accept returns. Errors: backend.ErrBusy, and the store's.
 func (q *Queue) Accept(ctx context.Context, env Envelope, body io.ReaderAt, size int64) (id uint64, err error) {
+	return q.AcceptOnce(ctx, [32]byte{}, env, body, size)
+}
+
+// AcceptOnce is Accept, but a message that was accepted with the same id of a
+// delivery before is not accepted again: its sender repeated itself. The zero id
+// always accepts.
+func (q *Queue) AcceptOnce(ctx context.Context, delivery [32]byte, env Envelope, body io.ReaderAt, size int64) (id uint64, err error) {
 	if err := q.reserve(); err != nil {
 		return 0, err
 	}
 	e := newEntry(env, time.Now(), q.laneOf)
-	id, err = q.store.QueueAdd(ctx, e.encode(), body, size)
+	id, added, err := q.store.QueueAddOnce(ctx, delivery, e.encode(), body, size)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.adding--
 	if err != nil {
 		return 0, fmt.Errorf("queue a message: %w", err)
+	}
+	if !added {
+		return id, nil
 	}
 	e.id = id
 	q.entries[id] = e

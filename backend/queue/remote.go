@@ -268,7 +268,7 @@ func (q *Queue) data(ctx context.Context, c *client, body backend.Body, recipien
 			return all(recipients, q.verdictOf(ctx, c, err))
 		}
 		c.answered = true
-		return all(recipients, outcome{verdict: delivered, reply: "250 " + oneLine(response.StatusText), server: c.server.Address})
+		return all(recipients, outcome{verdict: delivered, reply: "250 " + OneLine(response.StatusText), server: c.server.Address})
 	}
 	responses, err := w.CloseWithLMTPResponse()
 	var refusals smtp.LMTPDataError
@@ -278,7 +278,7 @@ func (q *Queue) data(ctx context.Context, c *client, body backend.Body, recipien
 		switch response, ok := responses[r.Address]; {
 		case ok:
 			c.answered = true
-			out[i] = outcome{verdict: delivered, reply: "250 " + oneLine(response.StatusText), server: c.server.Address}
+			out[i] = outcome{verdict: delivered, reply: "250 " + OneLine(response.StatusText), server: c.server.Address}
 		case refusals[r.Address] != nil:
 			out[i] = q.verdictOf(ctx, c, refusals[r.Address])
 		default:
@@ -326,7 +326,7 @@ func formatReply(e *smtp.SMTPError) string {
 	if code == smtp.EnhancedCodeNotSet || code == smtp.NoEnhancedCode {
 		code = smtp.EnhancedCode{e.Code / 100, 0, 0}
 	}
-	return fmt.Sprintf("%d %d.%d.%d %s", e.Code, code[0], code[1], code[2], oneLine(e.Message))
+	return fmt.Sprintf("%d %d.%d.%d %s", e.Code, code[0], code[1], code[2], OneLine(e.Message))
 }
 
 // remoteFailure is the outcome of a server that cannot be talked to.
@@ -338,5 +338,5 @@ func (q *Queue) remoteFailure(ctx context.Context, server Server, err error) out
 	if err != nil {
 		text = err.Error()
 	}
-	return outcome{verdict: retry, reply: "451 4.4.1 " + oneLine(text), server: server.Address}
+	return outcome{verdict: retry, reply: "451 4.4.1 " + OneLine(text), server: server.Address}
 }

@@ -136,7 +136,7 @@ func newNode(t testing.TB, s settings) *node {
 	core, logs := observer.New(zap.InfoLevel)
 	n.logs = logs
 	s.smtp.Hostname, s.smtp.Node, s.smtp.TLS, s.smtp.Logger = "b1a.here.test", "b1a", server, zap.New(core)
-	n.lmtp, n.subm = NewLMTP(n.gate, s.smtp), NewSubmission(n.gate, n.queue, s.smtp)
+	n.lmtp, n.subm = NewLMTP(n.gate, n.queue, s.smtp), NewSubmission(n.gate, n.queue, s.smtp)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

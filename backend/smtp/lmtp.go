@@ -10,6 +10,7 @@ import (
 	"switchyard/backend/queue"
 	"switchyard/internal/smtpd"
 	"switchyard/internal/spool"
+	"switchyard/lookup"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -19,10 +20,10 @@ import (
 type LMTP struct{ listener }
 
 // NewLMTP makes a server. The gate knows the proxies, and which accounts live
-// here.
-func NewLMTP(gate *access.Gate, o Options) *LMTP {
+// here; the queue delivers to them, and takes what goes on from here.
+func NewLMTP(gate *access.Gate, q *queue.Queue, o Options) *LMTP {
 	l := &LMTP{listener{gate: gate, o: o.withDefaults(), lmtp: true, name: "lmtp"}}
-	l.open = func(s *session) smtpd.Session { return &lmtp{session: s} }
+	l.open = func(s *session) smtpd.Session { return &lmtp{session: s, queue: q} }
 	return l
 }
 
@@ -33,14 +34,16 @@ const deliveriesAtOnce = 16
 // lmtp is one session with a proxy.
 type lmtp struct {
 	*session
-	sender string
-	trace  int64
-	to     []target
+	queue *queue.Queue
+	env   queue.Envelope
+	to    []target
 }
 
 type target struct {
 	address string
+	relay   bool // to be passed on; else:
 	user    backend.User
+	account lookup.Account
 }
 
 // Auth implements smtpd.Authenticator: proxies only, as themselves.
@@ -61,7 +64,7 @@ func (s *lmtp) OffersPrivate() bool { return s.conn.Authenticated() }
 
 // Mail implements smtpd.Session.
 func (s *lmtp) Mail(_ context.Context, from smtpd.Path, p smtpd.MailParams) error {
-	s.sender, s.trace = from.String(), p.Trace
+	s.env = queue.Envelope{From: from.String(), UTF8: p.UTF8, Return: p.Ret, ID: p.EnvID, Trace: p.Trace, Session: s.origin.Session}
 	return nil
 }
 
@@ -69,7 +72,17 @@ func (s *lmtp) Mail(_ context.Context, from smtpd.Path, p smtpd.MailParams) erro
 // good.
 func (s *lmtp) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams) error {
 	address := to.String()
-	user, _, err := queue.FindRecipient(ctx, s.gate, address, p.Generation)
+	if p.Relay {
+		if s.queue.IsLocal(address) || !s.queue.Relays() {
+			return smtpd.NewReply(451, "4.3.5", "this node passes no mail on for that domain")
+		}
+		s.to = append(s.to, target{address: address, relay: true})
+		return nil
+	}
+	user, account, err := queue.FindRecipient(ctx, s.gate, address, p.Generation)
+	if err == nil {
+		err = s.queue.Chain(ctx, account)
+	}
 	if err != nil {
 		r, expected := recipientReply(err)
 		if !expected {
@@ -77,7 +90,7 @@ func (s *lmtp) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams) erro
 		}
 		return r
 	}
-	s.to = append(s.to, target{address, user})
+	s.to = append(s.to, target{address: address, user: user, account: account})
 	return nil
 }
 
@@ -110,9 +123,13 @@ func (s *lmtp) Data(ctx context.Context, body io.Reader) []smtpd.Reply {
 // deliver files the message for one recipient.
 func (s *lmtp) deliver(ctx context.Context, to target, message *spool.Spool) smtpd.Reply {
 	var done backend.Delivered
-	d, err := queue.NewDelivery(s.sender, to.address, s.received(s.peer(), s.conn.Hello()), message, message.Size(), s.trace)
-	if err == nil {
-		done, err = to.user.Deliver(ctx, d)
+	var err error
+	head := s.received(s.peer(), s.conn.Hello())
+	if to.relay {
+		err = s.queue.Relay(ctx, to.address, s.env, head, message, message.Size())
+	} else {
+		m := queue.Mailbox{User: to.user, Account: to.account, Address: to.address}
+		done, err = s.queue.Deliver(ctx, m, s.env, head, message, message.Size())
 	}
 	r, expected := deliveryReply(done, err)
 	if !expected {
@@ -133,10 +150,10 @@ func (s *lmtp) account(replies []smtpd.Reply, size int64, took time.Duration) {
 	}
 	s.messages++
 	s.log.Info("message", zap.String("session", s.origin.Session), zap.String("protocol", "lmtp"),
-		zap.Stringer("client", s.origin.Client), zap.String("node", s.o.Node), zap.String("from", s.sender),
+		zap.Stringer("client", s.origin.Client), zap.String("node", s.o.Node), zap.String("from", s.env.From),
 		zap.Strings("to", addresses), zap.Strings("replies", answers), zap.Int("delivered", delivered),
 		zap.Int64("size", size), zap.Duration("took", took))
 }
 
 // Reset implements smtpd.Session.
-func (s *lmtp) Reset() { s.sender, s.trace, s.to = "", 0, nil }
+func (s *lmtp) Reset() { s.env, s.to = queue.Envelope{}, nil }

@@ -7,8 +7,10 @@ import (
 
 	"switchyard/backend"
 	"switchyard/backend/access"
+	"switchyard/backend/queue"
 	"switchyard/internal/smtpd"
 	"switchyard/lookup"
+	"switchyard/lookup/resolve"
 )
 
 var (
@@ -22,9 +24,12 @@ var (
 // are kept apart. ok is false when the error is none that is expected.
 func recipientReply(err error) (r smtpd.Reply, ok bool) {
 	var status *access.StatusError
+	var chain *resolve.ChainError
 	switch {
-	case errors.As(err, &status):
+	case errors.As(err, &status), errors.Is(err, queue.ErrClosed):
 		return replyClosed, true
+	case errors.As(err, &chain): // RFC 3463 §3.5
+		return smtpd.NewReply(550, "5.4.6", chain.Error()), true
 	case errors.Is(err, backend.ErrMoved):
 		return replyMoved, true
 	case errors.Is(err, lookup.ErrUnavailable), errors.Is(err, backend.ErrBusy), errors.Is(err, context.Canceled):
@@ -35,10 +40,13 @@ func recipientReply(err error) (r smtpd.Reply, ok bool) {
 	return replyBusy, false
 }
 
-// deliveryReply words what became of a delivery: 250 or a temporary failure,
-// never a permanent one. ok is false when the error is none that is expected.
+// deliveryReply words what became of a delivery: 250 or a temporary failure. For
+// good only the recipient's own rules refuse. ok is false when the error is none that is expected.
 func deliveryReply(d backend.Delivered, err error) (r smtpd.Reply, ok bool) {
+	var rejected *queue.RejectedError
 	switch {
+	case errors.As(err, &rejected): // the one refusal for good: the recipient's own
+		return smtpd.NewReply(550, "5.7.1", queue.OneLine(rejected.Reason)), true
 	case err == nil && d.Duplicate:
 		return smtpd.NewReply(250, "2.1.5", "delivered before"), true
 	case err == nil:

@@ -89,16 +89,33 @@ func (s *submission) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams
 		s.add(address, p)
 		return nil
 	}
-	_, _, err := queue.FindRecipient(ctx, s.gate, address, 0)
-	if err != nil && !errors.Is(err, backend.ErrMoved) { // elsewhere is somewhere
+	targets, err := s.find(ctx, address)
+	if err != nil {
 		r, expected := recipientReply(err)
 		if !expected {
 			s.failed("find "+address, err)
 		}
 		return r
 	}
-	s.add(address, p)
+	for _, t := range targets {
+		if t != address && p.ORcptType == "" { // who it was for is still known in a report
+			p.ORcptType, p.ORcpt = "rfc822", address
+		}
+		s.add(t, p)
+	}
 	return nil
+}
+
+// find returns the addresses behind a local one.
+func (s *submission) find(ctx context.Context, address string) ([]string, error) {
+	if s.queue.Resolves() {
+		return s.queue.Expand(ctx, address)
+	}
+	_, _, err := queue.FindRecipient(ctx, s.gate, address, 0)
+	if errors.Is(err, backend.ErrMoved) { // elsewhere is somewhere
+		err = nil
+	}
+	return []string{address}, err
 }
 
 func (s *submission) add(address string, p smtpd.RcptParams) {

@@ -18,27 +18,67 @@ import (
 // caller's. The entry is durable when it returns. Ids ascend and are never
 // given twice. Errors: backend.ErrBusy.
 func (s *Store) QueueAdd(ctx context.Context, entry []byte, body io.ReaderAt, size int64) (id uint64, err error) {
+	id, _, err = s.QueueAddOnce(ctx, [32]byte{}, entry, body, size)
+	return id, err
+}
+
+// QueueAddOnce is QueueAdd, but adds nothing when an entry was added with the
+// same id of a delivery in the last seven days, whatever became of it: then it
+// returns that one's id, and false. The zero id always adds.
+func (s *Store) QueueAddOnce(ctx context.Context, delivery [32]byte, entry []byte, body io.ReaderAt, size int64) (id uint64, added bool, err error) {
 	leave, err := s.enter()
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer leave()
 	if err := s.quarantine.of(""); err != nil {
-		return 0, err
+		return 0, false, err
+	}
+	if delivery != [32]byte{} { // mostly it is known before the body is written
+		row, ok, err := s.queue.delivery(backend.GUID{}, delivery)
+		if err != nil {
+			return 0, false, s.broken("look for a delivery id", err)
+		}
+		if ok {
+			return queueID(row.Appended), false, nil
+		}
 	}
 	guid := newGUID()
 	place, err := s.queue.writeBody(segment.Info{GUID: guid, InternalDate: s.opts.Clock()}, body, size)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer func() { s.settle(place, err) }()
 	err = s.queue.add(ctx, func(t *tx) error {
-		id = t.row.LastQueued + 1
+		if delivery != [32]byte{} {
+			row, ok, err := t.delivery(delivery)
+			if err != nil {
+				return s.broken("look for a delivery id", err)
+			}
+			if ok {
+				id, added = queueID(row.Appended), false
+				return nil
+			}
+		}
+		id, added = t.row.LastQueued+1, true
 		t.places[guid] = place
-		return t.apply(effect.QueueSet{ID: id, Entry: entry, Body: guid, Size: size})
+		if err := t.apply(effect.QueueSet{ID: id, Entry: entry, Body: guid, Size: size}); err != nil || delivery == [32]byte{} {
+			return err
+		}
+		return t.apply(effect.Delivered{ID: delivery, Appended: queueAnswer(id)})
 	})
-	return id, err
+	if err != nil {
+		return 0, false, err
+	}
+	return id, added, nil
 }
+
+// queueAnswer keeps a queue entry's id where a delivery's answer is remembered.
+func queueAnswer(id uint64) backend.Appended {
+	return backend.Appended{UIDValidity: uint32(id >> 32), UID: backend.UID(uint32(id))}
+}
+
+func queueID(a backend.Appended) uint64 { return uint64(a.UIDValidity)<<32 | uint64(a.UID) }
 
 // QueueUpdate replaces what an entry says, durably. Errors:
 // backend.ErrNoMessage, backend.ErrBusy.

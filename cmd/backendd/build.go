@@ -150,7 +150,7 @@ func (s *servers) handler(l conf.Listener, mode tlsconf.Mode) server.Handler {
 		srv := managesieve.New(s.gate, managesieve.Options{TLS: certificate, AllowClear: l.CleartextLogin, Node: nodeName(s.c), Logger: s.log})
 		clear, implicit = srv.Serve, srv.ServeTLS
 	case "lmtp":
-		srv := smtp.NewLMTP(s.gate, mail)
+		srv := smtp.NewLMTP(s.gate, s.queue, mail)
 		clear, implicit = srv.Serve, srv.ServeTLS
 	}
 	if mode == tlsconf.Implicit {

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"switchyard/cmd/internal/directory"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
 	"switchyard/internal/spool"
@@ -195,14 +196,21 @@ func upstreamNode(b conf.Backend, n conf.Node, config *tls.Config) (upstream.Nod
 }
 
 // proxyProtocols makes the protocols by their names in the configuration.
-func proxyProtocols(c *conf.Config) map[string]router.Protocol {
+func proxyProtocols(c *conf.Config) (map[string]router.Protocol, error) {
+	inbound, err := smtp.NewInbound(smtp.Options{
+		Domains: c.Cluster.Domains, Resolve: directory.Resolve(c), MaxSize: c.Proxyd.MaxMessage,
+		Spool: spool.Options{Dir: c.Path(c.Proxyd.SpoolDir)},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("directory.resolve: %w", err)
+	}
 	return map[string]router.Protocol{
 		"managesieve": sieve.New(sieve.Options{}),
 		"imap":        imap.New(),
 		"pop3":        pop.New(),
 		"submission":  smtp.NewSubmission(smtp.Options{MaxSize: c.Proxyd.MaxMessage}),
-		"smtp":        smtp.NewInbound(smtp.Options{Domains: c.Cluster.Domains, MaxSize: c.Proxyd.MaxMessage, Spool: spool.Options{Dir: c.Path(c.Proxyd.SpoolDir)}}),
-	}
+		"smtp":        inbound,
+	}, nil
 }
 
 // authHTTPName is the name of the socket that nginx asks.

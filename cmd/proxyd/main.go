@@ -86,7 +86,11 @@ func run(flags daemon.Flags) error {
 	if err != nil {
 		return err
 	}
-	listeners, err := listen(c, sockets, certs, proxyProtocols(c))
+	protocols, err := proxyProtocols(c)
+	if err != nil {
+		return err
+	}
+	listeners, err := listen(c, sockets, certs, protocols)
 	if err != nil {
 		return err
 	}

@@ -119,7 +119,7 @@ func (c *Conn) keywords() []string {
 		out = append(out, probe.Capability)
 	}
 	if c.offers().private {
-		out = append(out, "XRCPTFORWARD", "XTRACELEN")
+		out = append(out, "XRCPTFORWARD", "XTRACELEN", "XRELAY")
 	}
 	return out
 }

@@ -26,7 +26,7 @@ const hello = `
 
 func TestDialogues(t *testing.T) {
 	const mail = `mail "a@x.test" {Size:0 Body: UTF8:false Ret: EnvID: Auth: Trace:0}`
-	const rcpt = `rcpt "b@x.test" {Notify: ORcptType: ORcpt: Generation:0}`
+	const rcpt = `rcpt "b@x.test" {Notify: ORcptType: ORcpt: Relay:false Generation:0}`
 	tests := []struct {
 		name, script string
 		log          []string
@@ -82,8 +82,8 @@ func TestDialogues(t *testing.T) {
 			C: QUIT
 			S: 221 *`,
 			[]string{mail,
-				`rcpt "nobody@x.test" {Notify: ORcptType: ORcpt: Generation:0}`,
-				`rcpt "later@x.test" {Notify: ORcptType: ORcpt: Generation:0}`, "reset"}},
+				`rcpt "nobody@x.test" {Notify: ORcptType: ORcpt: Relay:false Generation:0}`,
+				`rcpt "later@x.test" {Notify: ORcptType: ORcpt: Relay:false Generation:0}`, "reset"}},
 		{"nested MAIL", hello + `
 			C: MAIL FROM:<a@x.test>
 			C: MAIL FROM:<c@x.test>
@@ -170,8 +170,8 @@ func TestDialogues(t *testing.T) {
 			C: RCPT TO:<ö@x.test>
 			S: 250 *`,
 			[]string{`mail "" {Size:500 Body:8BITMIME UTF8:true Ret:HDRS EnvID:a+b Auth: Trace:0}`,
-				`rcpt "b@x.test" {Notify:FAILURE,DELAY ORcptType:rfc822 ORcpt:c@x.test Generation:0}`,
-				`rcpt "ö@x.test" {Notify: ORcptType: ORcpt: Generation:0}`, "reset"}},
+				`rcpt "b@x.test" {Notify:FAILURE,DELAY ORcptType:rfc822 ORcpt:c@x.test Relay:false Generation:0}`,
+				`rcpt "ö@x.test" {Notify: ORcptType: ORcpt: Relay:false Generation:0}`, "reset"}},
 		{"postmaster", hello + `
 			C: MAIL FROM:<>
 			C: RCPT TO:<PostMaster>
@@ -182,7 +182,7 @@ func TestDialogues(t *testing.T) {
 			S: 501 5.1.3 *
 			S: 501 5.1.3 *`,
 			[]string{`mail "" {Size:0 Body: UTF8:false Ret: EnvID: Auth: Trace:0}`,
-				`rcpt "PostMaster" {Notify: ORcptType: ORcpt: Generation:0}`, "reset"}},
+				`rcpt "PostMaster" {Notify: ORcptType: ORcpt: Relay:false Generation:0}`, "reset"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -256,7 +256,8 @@ func TestPrivateParameters(t *testing.T) {
 		S: 250-*
 		S: 250-LIMITS *
 		S: 250-XRCPTFORWARD
-		S: 250 XTRACELEN
+		S: 250-XTRACELEN
+		S: 250 XRELAY
 		C: MAIL FROM:<> XTRACELEN=-5
 		S: 501 *
 		C: MAIL FROM:<> XTRACELEN=5 AUTH=a+40x
@@ -270,7 +271,7 @@ func TestPrivateParameters(t *testing.T) {
 	p.result()
 	f.wantLog(t, `auth PLAIN "" "b" "secret"`,
 		`mail "" {Size:0 Body: UTF8:false Ret: EnvID: Auth:a@x Trace:5}`,
-		`rcpt "b@x.test" {Notify: ORcptType: ORcpt: Generation:7}`, "reset")
+		`rcpt "b@x.test" {Notify: ORcptType: ORcpt: Relay:false Generation:7}`, "reset")
 }
 
 func TestTrace(t *testing.T) {

@@ -132,6 +132,8 @@ func parseRcpt(s string, o offers) (p RcptParams, err error) {
 			if ok = ok && isKeyword(p.ORcptType); ok {
 				p.ORcpt, ok = decodeText(text, 500)
 			}
+		case a.key == "XRELAY" && o.private:
+			p.Relay = true
 		case a.key == "XRCPTFORWARD" && o.private:
 			p.Generation, err = origin.ParseForward(a.value)
 			ok = err == nil && a.hasValue

@@ -139,6 +139,10 @@ type RcptParams struct {
 	ORcptType string // the address type of ORCPT, such as "rfc822"; "": not said
 	ORcpt     string // the original recipient, decoded (RFC 3461 §4.2)
 
+	// Relay says that the recipient is none of the cluster's: a proxy found
+	// the address behind an alias or in a relayed domain (XRELAY).
+	Relay bool
+
 	// Generation is the account's home generation that the proxy knows
 	// (XRCPTFORWARD); zero: not said.
 	Generation uint64

@@ -123,6 +123,24 @@ type Target struct {
 	Via []string
 }
 
+// Mail is the address to which the target's mail is sent, when it was for
+// address: that one as it stands, where the target's home can read it, else the
+// mailbox's own with its detail behind a +.
+func (t *Target) Mail(address string) string {
+	if t.Kind != Mailbox {
+		return t.Address
+	}
+	own := len(t.Via) == 0 || len(t.Via) == 1 && t.Detail != "" && strings.Contains(address, "+")
+	if own && strings.Contains(address, "@") {
+		return address
+	}
+	local, domain, found := strings.Cut(t.Account.Name, "@")
+	if t.Detail == "" || !found {
+		return t.Account.Name
+	}
+	return local + "+" + t.Detail + "@" + domain
+}
+
 // Result is where the mail goes. No two targets are the same.
 type Result struct {
 	// Targets has one at least. Mailboxes that do not accept mail are in it
@@ -201,6 +219,13 @@ func New(dir lookup.Directory, opts Options) (*Resolver, error) {
 		}
 	}
 	return r, nil
+}
+
+// Over returns the same resolver over another directory.
+func (r *Resolver) Over(dir lookup.Directory) *Resolver {
+	other := *r
+	other.dir = dir
+	return &other
 }
 
 func set(domains []string) map[string]bool {

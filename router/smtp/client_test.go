@@ -44,3 +44,12 @@ func (c *client) run(script string) {
 		}
 	}
 }
+
+// newInbound is NewInbound with options that are right.
+func newInbound(t interface{ Fatal(...any) }, o Options) *Inbound {
+	p, err := NewInbound(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}

@@ -2,15 +2,13 @@ package smtp
 
 import (
 	"context"
-	"errors"
 	"io"
-	"strings"
 	"time"
 
 	"switchyard/internal/origin"
 	"switchyard/internal/smtpd"
 	"switchyard/internal/spool"
-	"switchyard/lookup"
+	"switchyard/lookup/resolve"
 	"switchyard/router"
 
 	"go.uber.org/zap"
@@ -19,14 +17,17 @@ import (
 // Inbound is the protocol of port 25: mail from the world for the cluster's own
 // recipients. It is safe for concurrent use.
 type Inbound struct {
-	o       Options
-	domains domains
+	o        Options
+	resolver *resolve.Resolver // over no directory
 }
 
-// NewInbound makes the protocol.
-func NewInbound(o Options) *Inbound {
+// NewInbound makes the protocol. It refuses what resolve.New refuses.
+func NewInbound(o Options) (*Inbound, error) {
 	o.fill()
-	return &Inbound{o: o, domains: newDomains(o.Domains)}
+	r := o.Resolve
+	r.Domains, r.LeaveForwards = append([]string{}, o.Domains...), true
+	resolver, err := resolve.New(nil, r)
+	return &Inbound{o: o, resolver: resolver}, err
 }
 
 // Name implements router.Protocol.
@@ -37,7 +38,7 @@ func (*Inbound) Busy() string { return busy }
 
 // Serve implements router.Protocol.
 func (p *Inbound) Serve(ctx context.Context, s *router.Session) error {
-	f := &inbound{p: p, s: s, legs: make(map[string]*leg)}
+	f := &inbound{p: p, s: s, legs: make(map[string]*leg), resolver: p.resolver.Over(accounts{s})}
 	defer f.close()
 	return ended(smtpd.Serve(ctx, s.Conn, p.o.dialogue(s), func(c *smtpd.Conn) smtpd.Session { f.conn = c; return f }))
 }
@@ -49,6 +50,8 @@ type inbound struct {
 	s    *router.Session
 	conn *smtpd.Conn
 	helo string // as another proxy heard it
+
+	resolver *resolve.Resolver
 
 	t        *transaction
 	legs     map[string]*leg // by home
@@ -83,95 +86,11 @@ func (f *inbound) hello() string {
 // Mail implements smtpd.Session. Backends hear of the sender with their first
 // recipient.
 func (f *inbound) Mail(_ context.Context, from smtpd.Path, p smtpd.MailParams) error {
-	f.t = &transaction{from: from, params: p, seen: make(map[string]bool)}
+	f.t = &transaction{from: from, params: p, seen: make(map[string]bool), offered: make(map[string]bool)}
 	f.t.trace = smtpd.Trace{
 		Hello: f.hello(), Client: f.s.Client.Addr(), By: f.s.Hostname(), With: f.conn.With(), ID: f.s.ID, Time: time.Now(),
 	}.Field()
 	return nil
-}
-
-// Rcpt implements smtpd.Session: the recipient's own backend decides.
-func (f *inbound) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams) error {
-	if !f.p.domains.local(to) {
-		return replyRelay
-	}
-	address := to.String()
-	key := strings.ToLower(address)
-	if f.t.seen[key] {
-		return nil // once is enough
-	}
-	if err := f.find(ctx, recipient{address: address, params: p}); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return recipientReply(err)
-	}
-	f.t.seen[key] = true
-	f.t.recipients = append(f.t.recipients, address)
-	f.s.Admit() // one who has mail for us is no longer a stranger at the door
-	return nil
-}
-
-// find looks the recipient up and offers it to its backend. A backend that says
-// that the account lives elsewhere costs one more look, past the cache, and one
-// more offer.
-func (f *inbound) find(ctx context.Context, to recipient) error {
-	account, err := f.s.Lookup(ctx, to.address)
-	if err != nil {
-		return err
-	}
-	home, err := f.offer(ctx, account, to)
-	if !errors.Is(err, router.ErrMoved) {
-		return err
-	}
-	again, err := f.s.Again(ctx, account.Name)
-	if err != nil {
-		return err
-	}
-	if now, err := f.s.Home(again); err != nil || now == home {
-		// The directory does not show the move yet.
-		return errors.Join(err, router.ErrMoved)
-	}
-	_, err = f.offer(ctx, again, to)
-	return err
-}
-
-// offer says RCPT to the account's backend and returns the backend's name and
-// its answer.
-func (f *inbound) offer(ctx context.Context, account lookup.Account, to recipient) (home string, err error) {
-	if !account.Status.MayReceive() {
-		return "", &router.StatusError{Status: account.Status}
-	}
-	if home, err = f.s.Home(account); err != nil {
-		return "", err
-	}
-	to.account = account
-	if !strings.Contains(to.address, "@") {
-		to.address = account.Name // <postmaster>
-	}
-	l, err := f.leg(ctx, home)
-	if err != nil {
-		return home, err
-	}
-	if one := f.t.foreign(); one != nil && one != l && l.foreign() {
-		return home, replyForeign
-	}
-	err = l.recipient(f.t, to)
-	if l.lost && l.used && l.accepted == 0 && ctx.Err() == nil {
-		// It was idle since the message before: the backend may have closed it.
-		f.drop(l)
-		if l, err = f.leg(ctx, home); err != nil {
-			return home, err
-		}
-		err = l.recipient(f.t, to)
-	}
-	if l.lost {
-		f.drop(l)
-	}
-	if err == nil && f.t.leg(home) == nil {
-		f.t.legs = append(f.t.legs, l)
-	}
-	return home, err
 }
 
 // leg returns the connection to a backend.

@@ -21,7 +21,7 @@ var inboundOptions = Options{Domains: []string{"Example.Test"}}
 // inboundProxy starts a proxy in front of stores.
 func inboundProxy(t *testing.T, o Options, stores ...*store) (*routertest.Proxy, *routertest.Directory) {
 	t.Helper()
-	c := config(NewInbound(o), upstream.LMTP)
+	c := config(newInbound(t, o), upstream.LMTP)
 	for _, s := range stores {
 		c.Backends = append(c.Backends, s.backend())
 	}
@@ -146,7 +146,7 @@ func TestInboundDialogue(t *testing.T) {
 		S: 451 4.3.0 not now
 		C: QUIT
 		EOF`)
-	c := config(NewInbound(inboundOptions), upstream.LMTP, b1)
+	c := config(newInbound(t, inboundOptions), upstream.LMTP, b1)
 	p := routertest.Start(t, c)
 	p.Play(`
 		S: 220 *
@@ -210,7 +210,7 @@ func TestInboundRecipients(t *testing.T) {
 		}
 		return nil
 	}
-	c := config(NewInbound(inboundOptions), upstream.LMTP)
+	c := config(newInbound(t, inboundOptions), upstream.LMTP)
 	c.Backends = []upstream.Backend{b1.backend(), {Name: "b2", Nodes: []upstream.Node{{Name: "b2a", Services: map[upstream.Service]upstream.Endpoint{
 		upstream.LMTP: {Address: "127.0.0.1:1"},
 	}}}}}
@@ -550,7 +550,7 @@ func TestInboundRefusedMessage(t *testing.T) {
 // Who the client is comes from another proxy of ours, and from nobody else.
 func TestInboundIdentity(t *testing.T) {
 	b1 := newStore(t, "b1")
-	c := config(NewInbound(inboundOptions), upstream.LMTP)
+	c := config(newInbound(t, inboundOptions), upstream.LMTP)
 	c.Backends = []upstream.Backend{b1.backend()}
 	c.Listener.TrustedProxies = loopback
 	p := routertest.Start(t, c)

@@ -191,6 +191,9 @@ func (l *leg) rcptLine(to recipient) string {
 	if l.has("XRCPTFORWARD") && to.account.Generation > 0 {
 		b = append(b, " XRCPTFORWARD="+origin.ForwardGeneration(to.account.Generation)...)
 	}
+	if to.relay {
+		b = append(b, " XRELAY"...)
+	}
 	return string(b)
 }
 
@@ -199,6 +202,7 @@ type recipient struct {
 	address string // as it is said to the backend
 	params  smtpd.RcptParams
 	account lookup.Account
+	relay   bool // it is none of the cluster's: the backend's queue takes it
 }
 
 // deliver sends the message and returns an answer for each accepted recipient.

@@ -32,6 +32,7 @@ import (
 	"switchyard/internal/smtpd"
 	"switchyard/internal/spool"
 	"switchyard/lookup"
+	"switchyard/lookup/resolve"
 	"switchyard/router"
 )
 
@@ -41,6 +42,10 @@ type Options struct {
 	// Domains are the cluster's own domains: inbound mail for others is
 	// refused as relaying (550 5.7.1).
 	Domains []string
+
+	// Resolve says how inbound recipients are resolved. Its Domains are those
+	// above, and forwards are always left to the accounts' homes.
+	Resolve resolve.Options
 
 	// MaxSize bounds a message in bytes and is what SIZE announces. Zero means
 	// no bound here; submission is then bounded by the backend, behind the

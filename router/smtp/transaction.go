@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"io"
-	"strings"
 	"sync"
 
 	"switchyard/internal/smtpd"
@@ -17,9 +16,10 @@ type transaction struct {
 	params smtpd.MailParams
 	trace  string // the Received field that goes in front; its length is declared at MAIL
 
-	recipients []string // accepted, as the client said them
-	seen       map[string]bool
-	legs       []*leg // with an accepted recipient
+	recipients []string        // accepted, as the client said them
+	seen       map[string]bool // those that were accepted, in lower case
+	offered    map[string]bool // what backends have accepted for them, in lower case
+	legs       []*leg          // with an accepted recipient
 }
 
 // leg returns the transaction's leg to a backend, nil without one.
@@ -128,21 +128,4 @@ func countReceived(message io.Reader) (n int, err error) {
 		}
 	}
 	return n, nil
-}
-
-// domains is the set of the cluster's own domains.
-type domains map[string]bool
-
-func newDomains(list []string) domains {
-	d := make(domains, len(list))
-	for _, name := range list {
-		d[strings.ToLower(name)] = true
-	}
-	return d
-}
-
-// local reports whether mail for a path is the cluster's own. <postmaster>
-// always is (RFC 5321 §4.5.1).
-func (d domains) local(to smtpd.Path) bool {
-	return to.Domain == "" || d[strings.ToLower(to.Domain)]
 }

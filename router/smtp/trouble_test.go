@@ -45,7 +45,7 @@ func TestInboundTrouble(t *testing.T) {
 			b1, b2 := routertest.NewBackend(t, server, c.script), newStore(t, "b2")
 			o := inboundOptions
 			o.ReplyTimeout = 300 * time.Millisecond
-			config := config(NewInbound(o), upstream.LMTP)
+			config := config(newInbound(t, o), upstream.LMTP)
 			mode := tlsconf.Off
 			if c.starts {
 				mode = tlsconf.StartTLS
@@ -117,7 +117,7 @@ func TestInboundLostAtDATA(t *testing.T) {
 			b1 := routertest.NewBackend(t, nil, accept+script)
 			o := inboundOptions
 			o.FinalTimeout = 300 * time.Millisecond
-			p := routertest.Start(t, config(NewInbound(o), upstream.LMTP, b1))
+			p := routertest.Start(t, config(newInbound(t, o), upstream.LMTP, b1))
 			p.Play(helo + `
 				C: MAIL FROM:<x@far.test>
 				C: RCPT TO:<anna@example.test>

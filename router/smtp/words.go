@@ -5,6 +5,7 @@ import (
 
 	"switchyard/internal/smtpd"
 	"switchyard/lookup"
+	"switchyard/lookup/resolve"
 	"switchyard/router"
 
 	"go.uber.org/zap"
@@ -29,9 +30,14 @@ var (
 // does: no is kept apart from not now.
 func recipientReply(err error) error {
 	var said smtpd.Reply
+	var chain *resolve.ChainError
 	switch {
 	case err == nil, errors.As(err, &said):
 		return err
+	case errors.Is(err, resolve.ErrUnknownDomain):
+		return replyRelay
+	case errors.As(err, &chain): // RFC 3463 §3.5
+		return smtpd.NewReply(550, "5.4.6", clip(chain.Error()))
 	case errors.Is(err, router.ErrOperator):
 		return replyOperator
 	case errors.Is(err, router.ErrMoved):

@@ -1,0 +1,149 @@
+package queue
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"strings"
+
+	"switchyard/backend"
+	"switchyard/internal/message"
+	"switchyard/lookup"
+
+	"go.uber.org/zap"
+)
+
+// Mailbox is a recipient that lives here.
+type Mailbox struct {
+	User    backend.User
+	Account lookup.Account
+	Address string // as the mail says it: the account's name, perhaps with a detail
+}
+
+// Filter delivers by the recipient's own rules.
+type Filter interface {
+	// Deliver does what the account's rules say. When it returns nil,
+	// everything is durable; after an error it may be called again with the
+	// same delivery id. A *RejectedError is the recipient's own refusal.
+	Deliver(ctx context.Context, u backend.User, d backend.Delivery, from, to string) (backend.Delivered, error)
+}
+
+// RejectedError says that the recipient's rules refuse a message.
+type RejectedError struct{ Reason string }
+
+func (e *RejectedError) Error() string { return "refused by the recipient: " + e.Reason }
+
+// Deliver gives a message to a recipient that lives here: to the mailbox, by the
+// recipient's rules, and to the addresses that the account forwards to, which go
+// into the queue. Head is complete header lines to be put in front, or "". When
+// it returns nil, everything is durable; after an error it may be called again,
+// and does nothing twice. Errors: *RejectedError, and those of User.Deliver and
+// Accept.
+//
+// Each account's forwards are followed where the account lives, one step: those
+// of the next one at its own home. The sender of the envelope stays who it is.
+// A message that comes to an account a second time by way of its own forward is
+// kept there and goes no further.
+func (q *Queue) Deliver(ctx context.Context, m Mailbox, env Envelope, head string, body io.ReaderAt, size int64) (backend.Delivered, error) {
+	d, err := NewDelivery(env.From, m.Address, head, body, size, env.Trace)
+	if err != nil {
+		return backend.Delivered{}, err
+	}
+	onward, only := forwards(m.Account)
+	if len(onward) > 0 {
+		been, err := beenHere(body, size, m.Account.Name)
+		if err != nil {
+			return backend.Delivered{}, err
+		}
+		if been {
+			q.o.Logger.Info("message came back by its own forward, it is kept", zap.String("user", m.Account.Name), zap.String("from", env.From))
+			only = false
+		} else if err := q.forward(ctx, m.Account, onward, d.ID, env, head, body, size); err != nil {
+			return backend.Delivered{}, err
+		}
+	}
+	switch {
+	case only:
+		return backend.Delivered{}, nil
+	case q.o.Filter != nil:
+		return q.o.Filter.Deliver(ctx, m.User, d, env.From, m.Address)
+	}
+	return m.User.Deliver(ctx, d)
+}
+
+// The attribute that says that nothing is kept of what is forwarded, and the
+// field that says which accounts forwarded a message.
+const (
+	forwardOnlyAttribute = "fwdonly"
+	deliveredTo          = "Delivered-To"
+)
+
+// forwards returns where an account's mail goes besides, and whether only there.
+func forwards(a lookup.Account) (onward []string, only bool) {
+	switch strings.ToLower(a.Attributes[forwardOnlyAttribute]) {
+	case "1", "true", "yes", "on":
+		only = true
+	}
+	for _, f := range a.Forwards {
+		clean, err := lookup.CleanName(f, lookup.Domain(a.Name))
+		switch {
+		case err == nil && clean == a.Name:
+			only = false // a copy for itself
+		case err == nil && strings.Contains(clean, "@"):
+			if !strings.Contains(f, "@") {
+				f = clean
+			}
+			onward = append(onward, f)
+		}
+	}
+	return onward, only && len(onward) > 0
+}
+
+// forward puts the message into the queue for an account's forwards.
+func (q *Queue) forward(ctx context.Context, a lookup.Account, onward []string, delivery [32]byte, env Envelope, head string, body io.ReaderAt, size int64) error {
+	front := []byte(head + deliveredTo + ": " + a.Name + "\r\n")
+	on := Envelope{From: env.From, UTF8: env.UTF8, Trace: int64(len(front)) + env.Trace, Session: env.Session}
+	for _, address := range onward {
+		on.To = append(on.To, To{Address: address, Original: "rfc822;" + a.Name})
+	}
+	_, err := q.AcceptOnce(ctx, derived(delivery, "forward of "+a.Name), on, &prefixed{front, body}, int64(len(front))+size)
+	return err
+}
+
+// derived is the id of something that is done for a delivery; zero stays zero.
+func derived(delivery [32]byte, what string) [32]byte {
+	if delivery == [32]byte{} {
+		return delivery
+	}
+	return sha256.Sum256(fmt.Appendf(nil, "%s\x00%s", delivery[:], what))
+}
+
+// beenHere reports whether a message has gone through an account's forward.
+func beenHere(body io.ReaderAt, size int64, account string) (bool, error) {
+	been := false
+	header := &message.Part{BodyStart: min(size, maxHeader)}
+	err := message.ReadHeader(body, header, func(f message.Field) bool {
+		been = strings.EqualFold(f.Name, deliveredTo) && strings.EqualFold(f.Value(), account)
+		return !been && f.Name != ""
+	})
+	return been, err
+}
+
+// maxHeader bounds how far a header is read for loops.
+const maxHeader = 256 << 10
+
+// Relay puts a message into the queue for an address that is none of this
+// cluster's, which a proxy found behind an alias or in a relayed domain. It
+// does so once for each delivery.
+func (q *Queue) Relay(ctx context.Context, address string, env Envelope, head string, body io.ReaderAt, size int64) error {
+	id, _, err := backend.DeliveryID(env.From, address, body, size, env.Trace)
+	if err != nil {
+		return err
+	}
+	on := env
+	on.Trace += int64(len(head))
+	on.To = []To{{Address: address}}
+	_, err = q.AcceptOnce(ctx, derived(id, "relay"), on, &prefixed{[]byte(head), body}, int64(len(head))+size)
+	return err
+}
