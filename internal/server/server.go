@@ -29,12 +29,33 @@ type Options struct {
 	// connections are closed. Zero means 5 seconds.
 	Grace time.Duration
 
+	// Stop tells the sessions that have outlived their handlers (Place.Keep)
+	// that the daemon stops. It is called once, when the sessions' contexts have
+	// ended. Nil: there are none.
+	Stop func()
+
 	Logger *zap.Logger // nil: none
 }
 
 // Handler serves one connection until its session ends. It closes the
 // connection. When ctx ends it must come to an end within the grace period.
 type Handler func(ctx context.Context, conn net.Conn)
+
+// Place is a session's place among those of its listener.
+type Place struct {
+	s    *sessions
+	conn net.Conn
+	kept bool
+}
+
+// Keep lets the session outlive its handler: it counts, and Run waits for it,
+// until leave is called, once. Its connection is not the server's to close any
+// more; Options.Stop has to end the session.
+func (p *Place) Keep() (leave func()) {
+	p.kept = true
+	p.s.forget(p.conn)
+	return p.s.leave
+}
 
 // acceptPause is how long Run waits before it accepts again when the system
 // has run out of something (descriptors, memory).
@@ -45,6 +66,12 @@ const acceptPause = 50 * time.Millisecond
 // and returns nil. It returns an error only if ln fails for good. When it
 // returns, every session has ended.
 func Run(ctx context.Context, ln net.Listener, o Options, handle Handler) error {
+	return RunPlaces(ctx, ln, o, func(ctx context.Context, conn net.Conn, _ *Place) { handle(ctx, conn) })
+}
+
+// RunPlaces is Run for sessions that may outlive their handler, which gets the
+// session's place.
+func RunPlaces(ctx context.Context, ln net.Listener, o Options, handle func(context.Context, net.Conn, *Place)) error {
 	if o.MaxSessions == 0 {
 		o.MaxSessions = 20000
 	}
@@ -54,23 +81,24 @@ func Run(ctx context.Context, ln net.Listener, o Options, handle Handler) error 
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	s := &sessions{conns: make(map[net.Conn]struct{})}
+	s := &sessions{room: make(chan struct{}, o.MaxSessions), conns: make(map[net.Conn]struct{})}
+	s.leave = s.left
 	sessionCtx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(ErrShutdown)
 	release := context.AfterFunc(ctx, func() { ln.Close() })
 	defer release()
 
-	err := accept(ctx, ln, o, func(conn net.Conn, done func()) {
-		s.add(conn)
-		go func() {
-			defer done()
-			defer s.remove(conn)
-			defer contain(conn, o.Logger)
-			handle(sessionCtx, conn)
-		}()
+	err := s.accept(ctx, ln, o, func(conn net.Conn) {
+		p := &Place{s: s, conn: conn}
+		defer p.end()
+		defer contain(conn, o.Logger)
+		handle(sessionCtx, conn, p)
 	})
 	ln.Close()
 	stop(ErrShutdown)
+	if o.Stop != nil {
+		o.Stop()
+	}
 	cut := time.AfterFunc(o.Grace, s.closeAll)
 	defer cut.Stop()
 	s.wg.Wait()
@@ -78,20 +106,20 @@ func Run(ctx context.Context, ln net.Listener, o Options, handle Handler) error 
 }
 
 // accept starts a session for each connection, while there is room.
-func accept(ctx context.Context, ln net.Listener, o Options, start func(net.Conn, func())) error {
-	room := make(chan struct{}, o.MaxSessions)
+func (s *sessions) accept(ctx context.Context, ln net.Listener, o Options, run func(net.Conn)) error {
 	for {
 		select {
-		case room <- struct{}{}:
+		case s.room <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
 		conn, err := ln.Accept()
 		if err == nil {
-			start(conn, func() { <-room })
+			s.add(conn)
+			go run(conn)
 			continue
 		}
-		<-room
+		<-s.room
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -115,9 +143,12 @@ func contain(conn net.Conn, log *zap.Logger) {
 	}
 }
 
-// sessions are the open connections of one listener.
+// sessions are those of one listener, and the connections of those that are in
+// their handlers.
 type sessions struct {
+	room  chan struct{} // as many as there may be
 	wg    sync.WaitGroup
+	leave func() // left, made once
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 }
@@ -129,11 +160,25 @@ func (s *sessions) add(conn net.Conn) {
 	s.mu.Unlock()
 }
 
-func (s *sessions) remove(conn net.Conn) {
+func (s *sessions) forget(conn net.Conn) {
 	s.mu.Lock()
 	delete(s.conns, conn)
 	s.mu.Unlock()
+}
+
+// left gives a session's place back.
+func (s *sessions) left() {
+	<-s.room
 	s.wg.Done()
+}
+
+// end is the end of the handler.
+func (p *Place) end() {
+	if p.kept {
+		return
+	}
+	p.s.forget(p.conn)
+	p.s.left()
 }
 
 func (s *sessions) closeAll() {

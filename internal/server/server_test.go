@@ -32,6 +32,20 @@ func start(t *testing.T, o Options, h Handler) *running {
 	return r
 }
 
+// startPlaces is start for sessions that outlive their handlers.
+func startPlaces(t *testing.T, o Options, h func(context.Context, net.Conn, *Place)) *running {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{addr: ln.Addr().String(), stop: cancel, done: make(chan error, 1)}
+	go func() { r.done <- RunPlaces(ctx, ln, o, h) }()
+	t.Cleanup(cancel)
+	return r
+}
+
 func dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -124,4 +138,75 @@ func TestMaxSessions(t *testing.T) {
 	}
 	first.Close()
 	<-entered // now there is room
+}
+
+// TestKeptSessionsCount: a session that has outlived its handler takes its place
+// until it leaves.
+func TestKeptSessionsCount(t *testing.T) {
+	leaves := make(chan func())
+	r := startPlaces(t, Options{MaxSessions: 1}, func(_ context.Context, conn net.Conn, p *Place) {
+		leave := p.Keep()
+		leaves <- func() { conn.Close(); leave() }
+	})
+	first := dial(t, r.addr)
+	leave := <-leaves
+	dial(t, r.addr)
+	select {
+	case <-leaves:
+		t.Fatal("a second session although one is the most")
+	case <-time.After(50 * time.Millisecond):
+	}
+	leave()
+	if b, err := io.ReadAll(first); len(b) > 0 || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+	(<-leaves)() // now there is room
+}
+
+// TestStopWaitsForKeptSessions: they are told when the contexts have ended, their
+// connections are not closed for them, and Run returns behind the last one.
+func TestStopWaitsForKeptSessions(t *testing.T) {
+	kept := make(chan context.Context, 1)
+	var leave func()
+	told := make(chan struct{})
+	r := startPlaces(t, Options{Grace: time.Millisecond, Stop: func() { close(told) }}, func(ctx context.Context, conn net.Conn, p *Place) {
+		left := p.Keep()
+		leave = func() { io.WriteString(conn, "bye"); conn.Close(); left() }
+		kept <- ctx
+	})
+	c := dial(t, r.addr)
+	ctx := <-kept
+	r.stop()
+	<-told
+	if !errors.Is(context.Cause(ctx), ErrShutdown) {
+		t.Errorf("cause %v", context.Cause(ctx))
+	}
+	select {
+	case err := <-r.done:
+		t.Fatalf("did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond): // longer than the grace period
+	}
+	leave()
+	if b, err := io.ReadAll(c); string(b) != "bye" || err != nil {
+		t.Errorf("got %q, %v", b, err)
+	}
+	if err := <-r.done; err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestPanicBehindKeep: the session goes on, and its place is given back once.
+func TestPanicBehindKeep(t *testing.T) {
+	leaves := make(chan func(), 1)
+	r := startPlaces(t, Options{}, func(_ context.Context, _ net.Conn, p *Place) {
+		leaves <- p.Keep()
+		panic("oops")
+	})
+	dial(t, r.addr)
+	leave := <-leaves
+	r.stop()
+	leave()
+	if err := <-r.done; err != nil {
+		t.Errorf("got %v", err)
+	}
 }
