@@ -43,7 +43,7 @@ func (m *Match) describes(l *live) bool {
 	case m.Empty(),
 		m.Session != "" && m.Session != l.id,
 		m.User != "" && m.User != l.user,
-		m.Protocol != "" && m.Protocol != l.tally.protocol,
+		m.Protocol != "" && m.Protocol != l.port.tally.protocol,
 		m.Client.IsValid() && !m.Client.Contains(l.client.Addr().Unmap().WithZone("")):
 		return false
 	case m.Backend == "" && m.Node == "", m.at(l.home, l.node):

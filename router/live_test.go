@@ -18,11 +18,12 @@ func TestRegistryAgainstAModel(t *testing.T) {
 		var g registry
 		var model []*live
 		count := &tally{}
+		port := &port{tally: count}
 		users := []string{"", "anna", "berta", "carla"}
 		for step := range 500 {
 			switch n := rnd.IntN(10); {
 			case n < 4 || len(model) == 0:
-				l := &live{tally: count, id: fmt.Sprint(step)}
+				l := &live{port: port, id: fmt.Sprint(step)}
 				if !g.add(l) {
 					t.Fatal("not taken in")
 				}
@@ -30,7 +31,7 @@ func TestRegistryAgainstAModel(t *testing.T) {
 			case n < 7:
 				g.name(model[rnd.IntN(len(model))], users[rnd.IntN(len(users))])
 			case n < 8:
-				g.enter(model[rnd.IntN(len(model))], State(rnd.IntN(int(states))), nil)
+				g.enter(model[rnd.IntN(len(model))], State(rnd.IntN(int(states))))
 			default:
 				i := rnd.IntN(len(model))
 				g.remove(model[i])
@@ -120,18 +121,18 @@ func TestChangesAreRemembered(t *testing.T) {
 // the memory that it takes meanwhile.
 func BenchmarkRegistry(b *testing.B) {
 	var g registry
-	count := &tally{}
+	port := &port{tally: &tally{}}
 	client := netip.MustParseAddrPort("192.0.2.1:50000")
 	const others = 10000
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	one := func(user string) *live {
-		l := &live{tally: count, id: "06h11k481epa5ne6", client: client, since: time.Now().UnixNano()}
+		l := &live{port: port, id: "06h11k481epa5ne6", client: client, since: time.Now().UnixNano()}
 		g.add(l)
 		g.name(l, user)
 		g.update(l, func(l *live) { l.home, l.node = "b1", "b1a" })
-		g.enter(l, StateJoined, nil)
+		g.enter(l, StateJoined)
 		return l
 	}
 	for i := range others {

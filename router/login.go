@@ -106,7 +106,7 @@ func (s *Session) named(user string) {
 }
 
 // login counts the end of a login.
-func (s *Session) login(err error) { s.live.tally.logins[loginResultOf(err)].Add(1) }
+func (s *Session) login(err error) { s.live.port.tally.logins[loginResultOf(err)].Add(1) }
 
 // penance waits out the delay for the latest rejected login.
 func (s *Session) penance(ctx context.Context) error {

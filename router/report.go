@@ -3,9 +3,12 @@ package router
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/netip"
 	"time"
 
 	"switchyard/router/admit"
+	"switchyard/router/splice"
 
 	"go.uber.org/zap"
 )
@@ -25,22 +28,88 @@ func headerError(err error) error {
 
 func handshakeError(err error) error { return fmt.Errorf("%w: %w", errHandshake, err) }
 
-// report writes the session's one line.
+// report counts the end of a session that was not joined, and writes its one
+// line.
 func (s *Session) report(err error) {
 	result, reason := s.outcome(err)
-	if s.in == 0 && s.out == 0 {
-		s.in, s.out = s.Conn.BytesRead(), s.Conn.BytesWritten()
+	e := end{
+		id: s.ID, user: s.user, home: s.home, node: s.node, client: s.Client, tls: s.TLS(),
+		moved: Bytes{s.Conn.BytesRead(), s.Conn.BytesWritten()}, result: result, reason: reason, notes: s.notes,
 	}
-	s.live.tally.ended[result].Add(1)
-	s.live.tally.in.Add(uint64(max(s.in, 0)))
-	s.live.tally.out.Add(uint64(max(s.out, 0)))
-	fields := append(make([]zap.Field, 0, 14+len(s.notes)),
-		zap.String("listener", s.listener.Name), zap.String("protocol", s.proto),
-		zap.String("user", s.user), zap.String("home", s.home), zap.String("node", s.node),
-		zap.Bool("tls", s.TLS()), zap.Duration("took", time.Since(s.started)),
-		zap.Int64("bytes_in", s.in), zap.Int64("bytes_out", s.out),
-		zap.String("result", result.String()), zap.String("reason", reason))
-	s.Log.Info("session", append(fields, s.notes...)...)
+	e.count(s.live.port)
+	e.write(s.live)
+}
+
+// ended is the end of a session that was joined. The loop's worker, which calls
+// it, has others to serve: the line is written elsewhere, since a log may be slow.
+func (l *live) ended(r splice.Result, err error) {
+	err = joinError(r, err)
+	e := end{result: resultOf(err), notes: l.notes}
+	if err != nil {
+		e.reason = err.Error()
+	}
+	g := &l.port.router.live
+	g.mu.Lock()
+	e.id, e.user, e.home, e.node, e.client, e.tls = l.id, l.user, l.home, l.node, l.client, l.tls
+	e.moved = l.moved(r.In, r.Out)
+	g.mu.Unlock()
+	e.count(l.port)
+	g.remove(l)
+	if !l.port.router.o.Logger.Core().Enabled(zap.InfoLevel) {
+		l.leave()
+		return
+	}
+	go func() {
+		defer l.leave()
+		e.write(l)
+	}()
+}
+
+// joinError says how a joined session ended.
+func joinError(r splice.Result, err error) error {
+	switch r.End {
+	case splice.BackClosed:
+		return nil
+	case splice.FrontClosed:
+		return io.EOF
+	case splice.BackFailed:
+		return backendError("splice", err)
+	default:
+		return err
+	}
+}
+
+// end is what there is to say about a session that has ended.
+type end struct {
+	id, user, home, node string
+	client               netip.AddrPort
+	tls                  bool
+	moved                Bytes
+	result               result
+	reason               string
+	notes                []zap.Field
+}
+
+func (e *end) count(p *port) {
+	p.tally.ended[e.result].Add(1)
+	p.tally.in.Add(uint64(max(e.moved.In, 0)))
+	p.tally.out.Add(uint64(max(e.moved.Out, 0)))
+}
+
+// write writes the session's one line.
+func (e *end) write(l *live) {
+	line := l.port.router.o.Logger.Check(zap.InfoLevel, "session")
+	if line == nil {
+		return
+	}
+	fields := append(make([]zap.Field, 0, 13+len(e.notes)),
+		zap.String("session", e.id), zap.Stringer("client", e.client),
+		zap.String("listener", l.port.Name), zap.String("protocol", l.port.tally.protocol),
+		zap.String("user", e.user), zap.String("home", e.home), zap.String("node", e.node),
+		zap.Bool("tls", e.tls), zap.Duration("took", time.Since(time.Unix(0, l.since))),
+		zap.Int64("bytes_in", e.moved.In), zap.Int64("bytes_out", e.moved.Out),
+		zap.String("result", e.result.String()), zap.String("reason", e.reason))
+	line.Write(append(fields, e.notes...)...)
 }
 
 // outcome words the end of the session. A session that ended in order, or was
@@ -51,7 +120,7 @@ func (s *Session) outcome(err error) (r result, reason string) {
 	switch {
 	case err != nil && errors.Is(err, errHandshake) && r == resultBroken:
 		r = resultProtocol
-	case s.last != nil && !s.joined && (r == resultLoggedOut || r == resultGone):
+	case s.last != nil && (r == resultLoggedOut || r == resultGone):
 		err = s.last
 		r = resultOf(err)
 	case r == resultLoggedOut && !s.loggedIn && s.served:

@@ -31,6 +31,7 @@ import (
 	"switchyard/internal/wire"
 	"switchyard/lookup"
 	"switchyard/router/admit"
+	"switchyard/router/splice"
 	"switchyard/router/upstream"
 
 	"go.uber.org/zap"
@@ -77,11 +78,11 @@ type Protocol interface {
 	// Name is the protocol's name in logs and in questions to the directory.
 	Name() string
 
-	// Serve runs one session, from the greeting to the goodbye. The router
-	// closes the client's connection behind it; backends' connections are
-	// Serve's own to close. It returns nil for a session that ended in order,
-	// else the reason, which decides the session's result in the log. When ctx
-	// ends, reads and writes on the session's Conn fail with its cause; Serve
+	// Serve runs one session, from the greeting to the goodbye, or to where it
+	// is joined (Session.Join). The router closes the client's connection behind
+	// it; backends' connections are Serve's own to close. It returns nil for a
+	// session that ended in order or goes on joined, else the reason, which
+	// decides the session's result in the log. When ctx ends, reads and writes on the session's Conn fail with its cause; Serve
 	// may call Conn.Resume and say goodbye.
 	Serve(ctx context.Context, s *Session) error
 }
@@ -112,6 +113,10 @@ type Options struct {
 
 	// HeaderTimeout bounds the wait for a PROXY header. Zero means 5 seconds.
 	HeaderTimeout time.Duration
+
+	// Loop is where sessions go on once they are joined. It is the caller's to
+	// close, behind the last Serve. Nil: two goroutines serve each session.
+	Loop *splice.Loop
 
 	// IdleTimeout ends spliced sessions on which nothing moved for so long.
 	// Zero means never: TCP keepalive finds dead peers, and the backend has an
@@ -246,37 +251,54 @@ func (r *Router) Serve(ctx context.Context, ln net.Listener, l Listener) error {
 	if l.TLS != tlsconf.Off && l.Config == nil {
 		return fmt.Errorf("listener %q has no TLS configuration", l.Name)
 	}
-	o := server.Options{MaxSessions: l.MaxSessions, Grace: r.o.Grace, Logger: r.o.Logger}
-	t := r.tallies.of(l.Protocol.Name())
-	return server.Run(ctx, ln, o, func(ctx context.Context, nc net.Conn) { r.serve(ctx, nc, &l, t) })
+	p := &port{Listener: &l, router: r, tally: r.tallies.of(l.Protocol.Name())}
+	o := server.Options{MaxSessions: l.MaxSessions, Grace: r.o.Grace, Stop: p.stop, Logger: r.o.Logger}
+	return server.RunPlaces(ctx, ln, o, p.serve)
 }
 
-// serve runs one connection's session from accept to the line in the log.
-func (r *Router) serve(ctx context.Context, nc net.Conn, l *Listener, t *tally) {
+// port is a listener that is being served.
+type port struct {
+	*Listener
+	router *Router
+	tally  *tally
+}
+
+// stop says goodbye to the sessions that are joined; the others hear of it by
+// their contexts.
+func (p *port) stop() { p.router.live.goodbye(p, server.ErrShutdown) }
+
+// serve runs one connection's session from accept to the line in the log, or to
+// where it is joined to its backend's: from there on it goes on by itself.
+func (p *port) serve(ctx context.Context, nc net.Conn, place *server.Place) {
 	now := time.Now()
 	conn := wire.NewConn(nc)
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
+	r := p.router
 	s := &Session{
 		ID: origin.NewSession(now), Conn: conn,
 		Client: conn.RemoteAddr(), Local: conn.LocalAddr(),
-		router: r, listener: l, proto: l.Protocol.Name(), started: now,
+		router: r, listener: p.Listener, proto: p.tally.protocol, place: place,
 		ttl: origin.DefaultTTL - 1, admitted: func() {},
 	}
 	s.peer = s.Client.Addr()
 	s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
-	s.live = &live{end: end, tally: t, listener: l, since: now.UnixNano(), id: s.ID, client: s.Client, conn: conn}
+	s.live = &live{port: p, end: end, since: now.UnixNano(), id: s.ID, client: s.Client, conn: conn}
 	conn.SetDeadline(now.Add(r.o.LoginTimeout))
 	s.release = conn.Bind(ctx)
 	defer conn.Close()
-	err := errPanicked
-	defer func() { s.report(err) }()
 	if !r.live.add(s.live) {
 		s.busy()
-		err = ErrDraining
+		s.report(ErrDraining)
 		return
 	}
-	defer r.live.remove(s.live)
+	err := errPanicked
+	defer func() {
+		if !s.handedOver {
+			r.live.remove(s.live)
+			s.report(err)
+		}
+	}()
 	err = r.run(ctx, nc, s)
 }
 

@@ -2,11 +2,12 @@ package router
 
 import (
 	"context"
-	"io"
+	"net"
 	"net/netip"
 	"time"
 
 	"switchyard/internal/origin"
+	"switchyard/internal/server"
 	"switchyard/internal/tlsconf"
 	"switchyard/internal/wire"
 	"switchyard/router/splice"
@@ -28,7 +29,7 @@ type Session struct {
 	live     *live
 	listener *Listener
 	proto    string
-	started  time.Time
+	place    *server.Place
 	peer     netip.Addr // who speaks to us: the socket's address, or a PROXY header's; invalid when not known
 	ttl      int        // proxies that may still follow, this one not counted
 	believed bool       // an identity has been taken over already
@@ -40,12 +41,14 @@ type Session struct {
 	last     error // how the latest login or way to a backend ended
 	loggedIn bool
 	served   bool // Admit was called
-	joined   bool
+
+	// handedOver says that the session goes on without us. Its end is reported by
+	// live.ended.
+	handedOver bool
 
 	// For the session's line in the log. The user is the one that was tried
 	// last.
 	user, home, node string
-	in, out          int64
 	notes            []zap.Field
 }
 
@@ -88,7 +91,7 @@ func (s *Session) MayLogin() bool { return s.TLS() || s.listener.AllowCleartextL
 func (s *Session) Admit() {
 	if !s.served {
 		s.served = true
-		s.router.live.enter(s.live, StateInbound, s.Conn)
+		s.router.live.enter(s.live, StateInbound)
 	}
 	s.admitted()
 	s.Conn.SetDeadline(time.Time{})
@@ -142,11 +145,12 @@ func (s *Session) Origin(generation uint64) origin.Origin {
 // Note adds fields to the session's line in the log.
 func (s *Session) Note(fields ...zap.Field) { s.notes = append(s.notes, fields...) }
 
-// Join splices client and backend until either side ends, and closes both.
-// Bytes that were received and not read are delivered first, so what a client
-// pipelined behind its login reaches the backend. It returns nil when the
-// backend closed in order (a logout), else why the session ended. After Join
-// neither Conn may be used.
+// Join hands client and backend over to each other, until either side ends, and
+// returns at once: nil when the session goes on by itself, and Serve has nothing
+// to do but to return nil too. Both connections are closed in any case, now or at
+// the end. Bytes that were received and not read are delivered first, so what a
+// client pipelined behind its login reaches the backend. After Join neither Conn
+// may be used, but for Close.
 func (s *Session) Join(ctx context.Context, b *Back) error {
 	defer b.Close()
 	if !s.release() {
@@ -158,48 +162,37 @@ func (s *Session) Join(ctx context.Context, b *Back) error {
 	if backErr != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	s.join()
+	s.served = true
+	s.router.live.enter(s.live, StateJoined)
+	s.admitted()
 	front, frontRest, err := s.Conn.Detach() // and the client hears of its login
 	switch {
 	case err != nil:
+		if backErr == nil {
+			back.Close()
+		}
 		return err
 	case backErr != nil:
+		front.Close()
 		return backendError("splice", backErr)
 	}
-	before, beforeOut := s.Conn.BytesRead(), s.Conn.BytesWritten()
-	r, err := splice.Join(ctx, front, back, splice.Options{
+	s.handOver(ctx, front, back, splice.Options{
 		FrontRest: frontRest, BackRest: backRest,
 		Idle: s.router.o.IdleTimeout, Grace: s.router.o.Grace / 2,
 	})
-	if !s.TLS() { // else Conn goes on counting
-		s.in = before + r.In - int64(len(frontRest))
-		s.out = beforeOut + r.Out
-	}
-	return joinError(r, err)
+	return nil
 }
 
-// join ends the time before login for good. What passes from here on is not
-// counted before the end, unless it passes through TLS.
-func (s *Session) join() {
-	s.served, s.joined = true, true
-	var counted *wire.Conn
-	if s.TLS() {
-		counted = s.Conn
-	}
-	s.router.live.enter(s.live, StateJoined, counted)
-	s.admitted()
-}
-
-// joinError says how a splice ended.
-func joinError(r splice.Result, err error) error {
-	switch r.End {
-	case splice.BackClosed:
-		return nil
-	case splice.FrontClosed:
-		return io.EOF
-	case splice.BackFailed:
-		return backendError("splice", err)
-	default:
-		return err
+// handOver lets the loop have the session. What happened to it meanwhile is told
+// afterwards.
+func (s *Session) handOver(ctx context.Context, front, back net.Conn, o splice.Options) {
+	l := s.live
+	l.notes = s.notes
+	l.before = Bytes{s.Conn.BytesRead() - int64(len(o.FrontRest)), s.Conn.BytesWritten()}
+	s.handedOver, l.leave = true, s.place.Keep()
+	joined := s.router.o.Loop.Join(front, back, o, l.ended)
+	s.router.live.handOver(l, joined)
+	if ctx.Err() != nil {
+		joined.Goodbye(context.Cause(ctx))
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"switchyard/router/pop"
 	"switchyard/router/sieve"
 	"switchyard/router/smtp"
+	"switchyard/router/splice"
 	"switchyard/router/upstream"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -123,8 +124,9 @@ func asksTCPAuth(c *conf.Config) bool {
 }
 
 // routerOptions translates [proxyd] and [cluster].
-func routerOptions(c *conf.Config, log *zap.Logger) router.Options {
+func routerOptions(c *conf.Config, loop *splice.Loop, log *zap.Logger) router.Options {
 	return router.Options{
+		Loop:           loop,
 		DefaultBackend: c.Cluster.DefaultBackend,
 		DefaultDomain:  c.Cluster.DefaultDomain,
 		Hostname:       c.Proxyd.Hostname,

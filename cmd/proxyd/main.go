@@ -16,6 +16,7 @@ import (
 	"switchyard/lookup/cache"
 	"switchyard/router"
 	"switchyard/router/console"
+	"switchyard/router/splice"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -76,7 +77,12 @@ func run(flags daemon.Flags) error {
 		return err
 	}
 	defer cached.Close()
-	proxy := router.New(cached, backends, routerOptions(c, log))
+	loop, err := splice.NewLoop(splice.LoopOptions{})
+	if err != nil {
+		return err
+	}
+	defer loop.Close(nil)
+	proxy := router.New(cached, backends, routerOptions(c, loop, log))
 	live.in.Store(proxy)
 	admin := console.New(proxy, console.Options{Elders: sockets.Elders(), Logger: log.Named("console")})
 	defer admin.Close()

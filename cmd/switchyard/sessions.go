@@ -82,15 +82,11 @@ func (p *proxies) showSessions(proxy string, got []byte) error {
 	}
 	t := newTable("user", "protocol", "client", "backend", "node", "age", "in", "out", "state", "session")
 	for _, l := range list.Sessions {
-		in, out := "", ""
-		if l.Bytes != nil {
-			in, out = size(l.Bytes.In), size(l.Bytes.Out)
-		}
 		state := l.State.String()
 		if l.Ending {
 			state = "ending"
 		}
-		t.row(l.User, l.Protocol, l.Client.String(), l.Home, l.Node, age(time.Since(l.Since)), in, out, state, l.ID)
+		t.row(l.User, l.Protocol, l.Client.String(), l.Home, l.Node, age(time.Since(l.Since)), size(l.Bytes.In), size(l.Bytes.Out), state, l.ID)
 	}
 	t.print(p.out)
 	if rest := list.Total - len(list.Sessions); rest > 0 {

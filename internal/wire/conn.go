@@ -41,9 +41,11 @@ const bufferSize = 4096
 // and write has a deadline: see SetIdle and SetDeadline.
 type Conn struct {
 	raw *timed
-	top net.Conn // raw, or TLS over it
-	r   *bufio.Reader
+	top net.Conn      // raw, or TLS over it
+	r   *bufio.Reader // nil behind Detach
 	w   *bufio.Writer
+
+	detached atomic.Bool
 }
 
 // DefaultIdle is the deadline of each single read and write until SetIdle.
@@ -196,11 +198,15 @@ func (c *Conn) TLS() *tls.ConnectionState {
 // Detach gives up the connection for splicing: without TLS the very net.Conn
 // that NewConn got, else the *tls.Conn over it, all deadlines removed, and the
 // bytes that were received but not read (nil when there are none). Afterwards
-// only Close, TLS, the addresses and the byte counts may be called; the buffers
-// are gone. What lies under a *tls.Conn has the methods Base and Rebase, by
-// which a splice puts a socket of its own there; Close does nothing then.
+// only Close, TLS and the byte counts may be called; the buffers are gone, and
+// Close does nothing: the connection is another's. What lies under a *tls.Conn
+// has the methods Base and Rebase, by which a splice puts a socket of its own
+// there.
 func (c *Conn) Detach() (net.Conn, []byte, error) {
 	if err := c.w.Flush(); err != nil {
+		return nil, nil, err
+	}
+	if err := c.raw.Conn.SetDeadline(time.Time{}); err != nil {
 		return nil, nil, err
 	}
 	rest, err := c.r.Peek(c.r.Buffered())
@@ -210,12 +216,10 @@ func (c *Conn) Detach() (net.Conn, []byte, error) {
 	if len(rest) == 0 {
 		rest = nil
 	}
+	c.detached.Store(true)
 	c.r, c.w = nil, nil // a joined session that is idle holds no buffer
 	c.raw.idle.Store(0)
 	c.raw.limit.Store(0)
-	if err := c.raw.Conn.SetDeadline(time.Time{}); err != nil {
-		return nil, nil, err
-	}
 	if c.top == net.Conn(c.raw) {
 		return c.raw.Conn, rest, nil
 	}
@@ -233,9 +237,9 @@ func (c *Conn) RemoteAddr() netip.AddrPort { return AddrPort(c.raw.RemoteAddr())
 func (c *Conn) LocalAddr() netip.AddrPort  { return AddrPort(c.raw.LocalAddr()) }
 
 // Close closes the connection at once; with TLS, the close is announced. It
-// does nothing when the connection was detached and rebased: it is another's.
+// does nothing when the connection was detached: it is another's.
 func (c *Conn) Close() error {
-	if c.raw.rebased.Load() {
+	if c.detached.Load() {
 		return nil
 	}
 	if _, ok := c.top.(*tls.Conn); ok {

@@ -187,6 +187,15 @@ func TestDetachGivesTheSocketAndTheRest(t *testing.T) {
 	if _, ok := nc.(*net.TCPConn); !ok {
 		t.Errorf("got a %T", nc)
 	}
+	c.Close() // has no say any more
+	if _, err := io.WriteString(nc, "on"); err != nil {
+		t.Error(err)
+	}
+	got := make([]byte, 2)
+	if _, err := io.ReadFull(peer, got); err != nil || string(got) != "on" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	nc.Close()
 }
 
 // TestRebase: what lies under TLS can be exchanged behind Detach; the bytes are

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/splice"
 	"switchyard/router/upstream"
 
 	"go.uber.org/zap"
@@ -50,6 +51,7 @@ type Proxy struct {
 
 	t      T
 	config *tls.Config
+	loop   *splice.Loop // nil with a Config's Net: pipes cannot be parked
 	stop   context.CancelFunc
 	done   chan error
 }
@@ -85,12 +87,15 @@ func Start(t T, c Config) *Proxy {
 		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)
 		}
+		if c.Options.Loop, err = splice.NewLoop(splice.LoopOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	c.Listener.Name, c.Listener.Protocol = "test", c.Protocol
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Proxy{
 		Addr: ln.Addr().String(), Router: router.New(c.Directory, up, c.Options), Logs: logs,
-		t: t, config: c.TLS, stop: cancel, done: make(chan error, 1),
+		t: t, config: c.TLS, loop: c.Options.Loop, stop: cancel, done: make(chan error, 1),
 	}
 	go func() { p.done <- p.Router.Serve(ctx, ln, c.Listener) }()
 	t.Cleanup(p.Stop)
@@ -100,11 +105,16 @@ func Start(t T, c Config) *Proxy {
 // Stop stops the router and waits for its sessions. It may be called twice.
 func (p *Proxy) Stop() {
 	p.stop()
-	if err, ok := <-p.done; ok {
-		close(p.done)
-		if err != nil {
-			p.t.Errorf("router: %v", err)
-		}
+	err, ok := <-p.done
+	if !ok {
+		return
+	}
+	close(p.done)
+	if err != nil {
+		p.t.Errorf("router: %v", err)
+	}
+	if p.loop != nil {
+		p.loop.Close(nil)
 	}
 }
 

@@ -89,9 +89,12 @@ func NewLoop(o LoopOptions) (*Loop, error) {
 //
 // Connections that are neither a *net.TCPConn nor a *tls.Conn over one (by way
 // of wire.Conn) are served by two goroutines, and so is everything where there
-// is no epoll.
+// is no epoll. A nil Loop serves all sessions so, and nobody waits for them.
 func (l *Loop) Join(front, back net.Conn, o Options, done func(Result, error)) Session {
 	o.fill()
+	if l == nil {
+		return l.serve(context.Background(), front, back, o, done)
+	}
 	l.mu.Lock()
 	if l.cause != nil {
 		l.mu.Unlock()
@@ -106,11 +109,14 @@ func (l *Loop) Join(front, back net.Conn, o Options, done func(Result, error)) S
 	if s := l.system.park(front, back, o, done); s != nil {
 		return s
 	}
-	return l.serve(front, back, o, done)
+	return l.serve(l.ctx, front, back, o, done)
 }
 
 // left counts a session that has ended, behind its done.
 func (l *Loop) left() {
+	if l == nil {
+		return
+	}
 	l.live.Add(-1)
 	l.joined.Done()
 }
@@ -149,8 +155,8 @@ type served struct {
 }
 
 // serve joins two connections by way of the portable Join.
-func (l *Loop) serve(front, back net.Conn, o Options, done func(Result, error)) Session {
-	ctx, stop := context.WithCancelCause(l.ctx)
+func (l *Loop) serve(ctx context.Context, front, back net.Conn, o Options, done func(Result, error)) Session {
+	ctx, stop := context.WithCancelCause(ctx)
 	s := &served{j: newJoint(front, back, o), stop: stop}
 	go func() {
 		defer l.left()
