@@ -20,7 +20,7 @@ var (
 
 // mayAuth reports whether a password may be sent on this connection.
 func (c *Conn) mayAuth() bool {
-	return c.authenticator != nil && (c.TLS() || c.o.AllowCleartextAuth)
+	return c.authenticator != nil && (c.TLS() || c.o.AllowCleartextAuth) && len(c.offered()) > 0
 }
 
 func (c *Conn) auth(ctx context.Context, arg string) error {
@@ -37,7 +37,24 @@ func (c *Conn) auth(ctx context.Context, arg string) error {
 		return c.mistake(538, "5.7.11", "encryption required, say STARTTLS first") // RFC 4954 §4
 	}
 	mechanism, initial, hasInitial := strings.Cut(arg, " ")
-	cred, err := c.exchange(ctx, strings.ToUpper(mechanism), initial, hasInitial)
+	mechanism = strings.ToUpper(mechanism)
+	if c.mechanist != nil {
+		broken, err := c.mechanisms(ctx, mechanism, initial, hasInitial)
+		if broken != nil {
+			return c.unclear(broken)
+		}
+		return c.settle(ctx, err)
+	}
+	cred, err := c.exchange(ctx, mechanism, initial, hasInitial)
+	if err != nil {
+		return c.unclear(err)
+	}
+	return c.settle(ctx, c.authenticator.Auth(ctx, cred))
+}
+
+// unclear answers an exchange that came to no end. It returns the connection's
+// own error as it is.
+func (c *Conn) unclear(err error) error {
 	switch {
 	case errors.Is(err, errMechanism):
 		return c.mistake(504, "5.5.4", "mechanism is not offered")
@@ -47,14 +64,12 @@ func (c *Conn) auth(ctx context.Context, arg string) error {
 		return c.mistake(500, "5.5.6", errLongSASL.Error())
 	case errors.Is(err, wire.ErrSASL):
 		return c.mistake(501, "5.5.2", err.Error())
-	case err != nil:
-		return err
 	}
-	return c.login(ctx, cred)
+	return err
 }
 
-func (c *Conn) login(ctx context.Context, cred Credentials) error {
-	err := c.authenticator.Auth(ctx, cred)
+// settle answers a login.
+func (c *Conn) settle(ctx context.Context, err error) error {
 	if errors.Is(err, ErrTakeOver) {
 		return ErrTakeOver
 	}

@@ -103,14 +103,19 @@ func notPrintable(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }
 
 // keywords is what EHLO offers now.
 func (c *Conn) keywords() []string {
-	out := []string{"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING", "SMTPUTF8", "DSN"}
-	out = append(out, strings.TrimSuffix("SIZE "+strconv.FormatInt(c.o.MaxSize, 10), " 0"))
-	out = append(out, "LIMITS RCPTMAX="+strconv.Itoa(c.o.MaxRecipients)) // RFC 9422
+	var out []string
+	if c.offerer != nil {
+		out = c.offerer.Offers()
+	} else {
+		out = append(out, "PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING", "SMTPUTF8", "DSN")
+		out = append(out, strings.TrimSuffix("SIZE "+strconv.FormatInt(c.o.MaxSize, 10), " 0"))
+		out = append(out, "LIMITS RCPTMAX="+strconv.Itoa(c.o.MaxRecipients)) // RFC 9422
+	}
 	if c.mayStartTLS() {
 		out = append(out, "STARTTLS")
 	}
 	if c.mayAuth() && !c.authed {
-		out = append(out, "AUTH "+strings.Join(mechanisms[:], " "))
+		out = append(out, "AUTH "+strings.Join(c.offered(), " "))
 	}
 	if c.mayIdentify() {
 		out = append(out, "XCLIENT "+strings.Join(origin.XCLIENTNames(), " "))

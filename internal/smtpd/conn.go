@@ -62,6 +62,8 @@ type Conn struct {
 
 	// Optional abilities of the session; nil without.
 	authenticator Authenticator
+	mechanist     Mechanist
+	offerer       Offerer
 	identifier    Identifier
 	private       Private
 	prober        Prober
@@ -95,6 +97,8 @@ func Serve(ctx context.Context, conn *wire.Conn, o Options, open func(*Conn) Ses
 	c := &Conn{o: o, wire: conn}
 	c.session = open(c)
 	c.authenticator, _ = c.session.(Authenticator)
+	c.mechanist, _ = c.session.(Mechanist)
+	c.offerer, _ = c.session.(Offerer)
 	c.identifier, _ = c.session.(Identifier)
 	c.private, _ = c.session.(Private)
 	c.prober, _ = c.session.(Prober)
