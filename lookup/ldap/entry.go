@@ -52,7 +52,7 @@ func (d *Directory) account(e *ldap.Entry, name string) (lookup.Account, error) 
 		return value
 	}
 	a.Home = single(d.opts.Home)
-	status, err := d.status(e)
+	status, err := d.statusIn(e)
 	a.Status = status
 	errs = append(errs, err)
 	if v := single(d.opts.Generation); v != "" {
@@ -80,7 +80,7 @@ func (d *Directory) account(e *ldap.Entry, name string) (lookup.Account, error) 
 
 // delivery reads what becomes of the account's mail beside its home.
 func (d *Directory) delivery(e *ldap.Entry, a *lookup.Account) {
-	for _, attribute := range strings.Fields(d.opts.Forward) {
+	for _, attribute := range d.forward {
 		for _, value := range d.values(e, attribute) {
 			a.Forwards = append(a.Forwards, addresses(value)...)
 		}
@@ -125,10 +125,10 @@ func addresses(value string) []string {
 	return out
 }
 
-// status reads the attributes of the status; the one that allows least counts.
-func (d *Directory) status(e *ldap.Entry) (lookup.Status, error) {
+// statusIn reads the attributes of the status; the one that allows least counts.
+func (d *Directory) statusIn(e *ldap.Entry) (lookup.Status, error) {
 	var out lookup.Status
-	for _, attribute := range strings.Fields(d.opts.Status) {
+	for _, attribute := range d.status {
 		value, err := d.single(e, attribute)
 		if err != nil {
 			return "", err

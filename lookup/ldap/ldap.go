@@ -32,6 +32,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -61,6 +62,8 @@ type Directory struct {
 	wanted  []string // the attributes that a search asks for
 	servers []*server
 	turns   atomic.Uint32 // counts the questions, for Spread
+
+	status, forward []string // the attributes of Options.Status and Options.Forward
 
 	wantedWithHash []string               // wanted, for a Check by hash
 	hashers        chan struct{}          // a place for each password that is verified
@@ -102,6 +105,7 @@ func New(urls []string, base string, opts Options) (*Directory, error) {
 		return nil, err
 	}
 	d.wanted = wanted(opts)
+	d.status, d.forward = strings.Fields(opts.Status), strings.Fields(opts.Forward)
 	d.wantedWithHash = append(slices.Clip(d.wanted), opts.Hash)
 	d.nobody = nobody(base)
 	d.hashers = make(chan struct{}, opts.Hashers)

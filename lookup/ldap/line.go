@@ -17,7 +17,9 @@ import (
 
 const (
 	// writeTimeout bounds each write: a server that does not read makes the
-	// connection fail.
+	// connection fail. A deadline that is further away than this is left as it
+	// is, up to twice as far, since to set one for each write costs more than
+	// the rest of it.
 	writeTimeout = 3 * time.Second
 
 	// maxStartTLSAnswer bounds what is read in clear, in bytes.
@@ -32,6 +34,7 @@ const (
 type line struct {
 	net.Conn
 	heard atomic.Int64 // when bytes were last read, in Unix nanoseconds
+	until time.Time    // the deadline of writes; of the library's one writer
 	over  chan struct{}
 	once  sync.Once
 }
@@ -48,8 +51,11 @@ func (l *line) Read(p []byte) (int, error) {
 }
 
 func (l *line) Write(p []byte) (int, error) {
-	if err := l.Conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
+	if now := time.Now(); l.until.Sub(now) < writeTimeout {
+		l.until = now.Add(2 * writeTimeout)
+		if err := l.Conn.SetWriteDeadline(l.until); err != nil {
+			return 0, err
+		}
 	}
 	n, err := l.Conn.Write(p)
 	if err != nil {

@@ -18,6 +18,9 @@ import (
 // a goroutine; beyond this the connection is replaced, which ends them all.
 const maxAbandoned = 64
 
+// maxIdle is how many goroutines of a connection wait for searches.
+const maxIdle = 16
+
 // searchConn is a connection bound as the service, shared by many searches at
 // a time. The library has no context for a search and no time-out that costs
 // nothing, so both are kept here.
@@ -25,6 +28,8 @@ type searchConn struct {
 	*connection
 	server *server
 	served atomic.Bool // it answered a search
+	calls  chan *call  // to idle goroutines
+	idle   atomic.Int32
 
 	mu        sync.Mutex
 	running   int
@@ -116,33 +121,17 @@ func single(result *ldap.SearchResult, err error) (*ldap.Entry, error) {
 
 // search runs a search until there is an answer or ctx ends.
 func (c *searchConn) search(ctx context.Context, request *ldap.SearchRequest) (*ldap.SearchResult, error) {
-	type answer struct {
-		result *ldap.SearchResult
-		err    error
-	}
-	answers := make(chan answer, 1)
-	call := c.begin()
-	err := c.server.dir.start(func() {
-		var a answer
-		defer func() {
-			if p := recover(); p != nil {
-				a = answer{err: fmt.Errorf("the answer makes no sense: %v", p)}
-				c.line.Close()
-			}
+	call := c.begin(request)
+	select {
+	case c.calls <- call: // to a goroutine that waits for one
+	default:
+		if err := c.server.dir.start(func() { c.work(call) }); err != nil {
 			c.finish(call)
-			answers <- a
-		}()
-		a.result, a.err = c.Search(request)
-		if a.err == nil {
-			c.served.Store(true)
+			return nil, err
 		}
-	})
-	if err != nil {
-		c.finish(call)
-		return nil, err
 	}
 	select {
-	case a := <-answers:
+	case a := <-call.answer:
 		return a.result, a.err
 	case <-ctx.Done():
 		c.leave(call)
@@ -150,21 +139,68 @@ func (c *searchConn) search(ctx context.Context, request *ldap.SearchRequest) (*
 	}
 }
 
-// call is a search that goes on, guarded by the connection's mu.
+// work runs a search, and others after it as long as there are some: a
+// goroutine whose stack has grown once is cheaper than many whose stacks have
+// to grow.
+func (c *searchConn) work(call *call) {
+	for {
+		c.run(call)
+		if c.idle.Add(1) > maxIdle {
+			c.idle.Add(-1)
+			return
+		}
+		select {
+		case call = <-c.calls:
+			c.idle.Add(-1)
+		case <-c.line.over:
+			c.idle.Add(-1)
+			return
+		}
+	}
+}
+
+// run puts one search to the server.
+func (c *searchConn) run(call *call) {
+	var a answer
+	defer func() {
+		if p := recover(); p != nil {
+			a = answer{err: fmt.Errorf("the answer makes no sense: %v", p)}
+			c.line.Close()
+		}
+		c.finish(call)
+		call.answer <- a
+	}()
+	a.result, a.err = c.Search(call.request)
+	if a.err == nil {
+		c.served.Store(true)
+	}
+}
+
+// answer is what the library returned.
+type answer struct {
+	result *ldap.SearchResult
+	err    error
+}
+
+// call is a search that goes on.
 type call struct {
+	request *ldap.SearchRequest
+	answer  chan answer
+
+	// Guarded by the connection's mu.
 	finished bool // there is an answer
 	left     bool // the caller gave up
 }
 
 // begin counts a search in.
-func (c *searchConn) begin() *call {
+func (c *searchConn) begin(request *ldap.SearchRequest) *call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.running == 0 {
 		c.busySince = time.Now()
 	}
 	c.running++
-	return &call{}
+	return &call{request: request, answer: make(chan answer, 1)}
 }
 
 // finish counts a search out.

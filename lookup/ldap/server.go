@@ -141,7 +141,7 @@ func (s *server) openSearch(ctx context.Context) (*searchConn, error) {
 		c.close()
 		return nil, err
 	}
-	return &searchConn{connection: c, server: s}, nil
+	return &searchConn{connection: c, server: s, calls: make(chan *call)}, nil
 }
 
 // bindService makes a connection the service's.

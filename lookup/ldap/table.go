@@ -157,7 +157,7 @@ func (t *table) record(e *ldap.Entry) record {
 	}
 	slices.Sort(names)
 	r.names = strings.Join(slices.Compact(names), "\n")
-	ofSessions := append([]string{o.Home, o.Generation, o.Hash, passwordTime}, strings.Fields(o.Status)...)
+	ofSessions := append([]string{o.Home, o.Generation, o.Hash, passwordTime}, t.dir.status...)
 	for _, a := range e.Attributes {
 		var h maphash.Hash
 		h.SetSeed(t.seed)
