@@ -11,8 +11,6 @@ import (
 	"switchyard/lookup/tcpauth"
 )
 
-var errGarbage = errors.New("garbled reply")
-
 // maxPassword is the longest password in bytes that is asked about.
 const maxPassword = 1024
 
@@ -89,40 +87,16 @@ func (m *Module) account(ctx context.Context, r tcpauth.Request, no error) (look
 		case tcpauth.Err:
 			return true, answered{no}
 		case tcpauth.OK:
-			account, err := parseAccount(reply.Text, r.Name)
+			account, err := tcpauth.ParseAccount(reply.Text, r.Name)
 			if err == nil {
 				found <- account
 			}
 			return true, err
 		}
-		return true, fmt.Errorf("%w: %s to %s", errGarbage, reply.Kind, r.Verb)
+		return true, fmt.Errorf("%w: %s to %s", tcpauth.ErrGarbage, reply.Kind, r.Verb)
 	}})
 	if err != nil {
 		return lookup.Account{}, err
 	}
 	return <-found, nil
-}
-
-// parseAccount reads: user droppath uid label="value" … The uid may be missing
-// where no labels follow. It must be about the account that was asked for.
-// Errors never show the line.
-func parseAccount(text, asked string) (lookup.Account, error) {
-	user, rest, _ := strings.Cut(text, " ")
-	if name, err := lookup.CleanName(user, ""); err != nil || name != asked {
-		return lookup.Account{}, fmt.Errorf("%w: it is about another account", errGarbage)
-	}
-	path, rest, _ := strings.Cut(rest, " ")
-	uid, rest, _ := strings.Cut(rest, " ")
-	if strings.ContainsAny(path, `"=`) || strings.ContainsAny(uid, `"=`) {
-		return lookup.Account{}, fmt.Errorf("%w: labels where path and uid should be", errGarbage)
-	}
-	labels, err := netwin.ParseLabels(rest)
-	if err != nil {
-		return lookup.Account{}, fmt.Errorf("%w: %v", errGarbage, err)
-	}
-	account, err := netwin.Account(asked, labels)
-	if err != nil {
-		return lookup.Account{}, fmt.Errorf("%w: %v", errGarbage, err)
-	}
-	return account, nil
 }

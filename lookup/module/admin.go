@@ -135,7 +135,7 @@ func (m *Module) change(ctx context.Context, r tcpauth.Request) error {
 		case tcpauth.Err:
 			return true, answered{netwin.Refuse("the module says no to %s: %.80s", r.Verb, reply.Text)}
 		}
-		return true, fmt.Errorf("%w: %s to %s", errGarbage, reply.Kind, r.Verb)
+		return true, fmt.Errorf("%w: %s to %s", tcpauth.ErrGarbage, reply.Kind, r.Verb)
 	}})
 }
 
@@ -170,7 +170,7 @@ func (m *Module) Search(ctx context.Context, pattern string, from, max int) (nam
 		case tcpauth.Err:
 			return true, answered{netwin.Refuse("the module says no to search: %.80s", reply.Text)}
 		case tcpauth.OK:
-			if r.found, r.total = parseSearch(reply.Text); r.found < 0 {
+			if r.found, r.total = tcpauth.ParseFound(reply.Text); r.found < 0 {
 				r.found = from + len(r.names)
 				r.total = r.found
 			}
@@ -178,7 +178,7 @@ func (m *Module) Search(ctx context.Context, pattern string, from, max int) (nam
 			return true, nil
 		}
 		if lines++; lines > limit {
-			return true, fmt.Errorf("%w: more names than asked for", errGarbage)
+			return true, fmt.Errorf("%w: more names than asked for", tcpauth.ErrGarbage)
 		}
 		word, _, _ := strings.Cut(reply.Text, " ")
 		name, err := lookup.CleanName(word, "")
@@ -197,15 +197,4 @@ func (m *Module) Search(ctx context.Context, pattern string, from, max int) (nam
 		m.opts.Logger.Warn("authent module has names that no account can have", zap.Int("names", odd))
 	}
 	return r.names, r.found, r.total, nil
-}
-
-// parseSearch reads the numbers that end a search, -1 where they are worded
-// otherwise.
-func parseSearch(text string) (found, total int) {
-	var extra string
-	n, _ := fmt.Sscanf(text, "Search Complete %d items found out of %d%s", &found, &total, &extra)
-	if n != 2 || found < 0 || total < 0 {
-		return -1, -1
-	}
-	return found, total
 }

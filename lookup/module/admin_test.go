@@ -160,22 +160,6 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestParseSearch: the end of a search in other words.
-func TestParseSearch(t *testing.T) {
-	for text, want := range map[string][2]int{
-		"Search Complete 2 items found out of 1510":   {2, 1510},
-		"Search Complete 2 items found out of 1510 x": {-1, -1},
-		"Search Complete 2 items found out of 1510x":  {-1, -1},
-		"Search Complete -1 items found out of 3":     {-1, -1},
-		"2 found": {-1, -1},
-		"":        {-1, -1},
-	} {
-		if found, total := parseSearch(text); found != want[0] || total != want[1] {
-			t.Errorf("%q: got %d, %d, want %v", text, found, total, want)
-		}
-	}
-}
-
 // TestASCII: what the module refuses never reaches it.
 func TestASCII(t *testing.T) {
 	w := newWorld(t)
@@ -204,20 +188,4 @@ func TestASCII(t *testing.T) {
 	if seen := w.seen(); len(seen) != 1 || seen[0] != "lookup anna@example.test" {
 		t.Errorf("the module saw %q", seen)
 	}
-}
-
-func FuzzParseAccount(f *testing.F) {
-	for _, seed := range []string{`bob@test.com config 0 quota="200" fwd="fred@test.com"`, "bob@test.com", "bob@test.com config", "Bob@test.com /var/x 12 tohost=b1",
-		`bob@test.com config 0 a="`, `bob@test.com tohost="b1"`, `bob@test.com config 0 homegen="x"`} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		a, err := parseAccount(text, "bob@test.com")
-		if err == nil && (a.Name != "bob@test.com" || !strings.HasPrefix(strings.ToLower(text), "bob@test.com") || a.Home != a.Attributes["tohost"]) {
-			t.Errorf("%q: got %+v", text, a)
-		}
-		if err != nil && !errors.Is(err, errGarbage) {
-			t.Errorf("%q: got %v", text, err)
-		}
-	})
 }

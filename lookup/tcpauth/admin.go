@@ -63,12 +63,12 @@ func (c *Client) Search(ctx context.Context, pattern string, from, max int) (Mat
 			case Err:
 				return answered{netwin.Refuse("server says no to search: %s", cut(reply.Text, maxReason))}
 			case OK:
-				m.Found, m.Total = parseSearch(reply.Text)
+				m.Found, m.Total = ParseFound(reply.Text)
 				return nil
 			}
 			name, _, _ := strings.Cut(reply.Text, " ")
 			if _, err := lookup.CleanName(name, ""); err != nil {
-				return fmt.Errorf("%w: %v", errGarbage, err)
+				return fmt.Errorf("%w: %v", ErrGarbage, err)
 			}
 			m.Names = append(m.Names, name)
 		}

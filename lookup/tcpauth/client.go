@@ -181,7 +181,7 @@ func (c *Client) account(ctx context.Context, r Request, no error) (lookup.Accou
 			return answered{no}
 		}
 		var err error
-		account, err = parseAccount(reply.Text, r.Name)
+		account, err = ParseAccount(reply.Text, r.Name)
 		return err
 	}})
 	return account, err
@@ -299,7 +299,7 @@ func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit t
 		}
 		u.succeeded()
 		if err := read(q, replies); err != nil {
-			if errors.Is(err, errGarbage) {
+			if errors.Is(err, ErrGarbage) {
 				l.fail(err)
 			}
 			return err
@@ -369,7 +369,7 @@ func (c *Client) askAlone(ctx context.Context, u *upstream, q question, sends *i
 			return err
 		}
 		conn.close()
-		if conn.used && ctx.Err() == nil && *sends > 0 && !wire.IsTimeout(err) && !errors.Is(err, errGarbage) {
+		if conn.used && ctx.Err() == nil && *sends > 0 && !wire.IsTimeout(err) && !errors.Is(err, ErrGarbage) {
 			// It lay idle and the server closed it meanwhile, most likely
 			// since it was restarted; then the others are dead as well.
 			u.closeIdle(false)

@@ -198,7 +198,7 @@ func TestParseReply(t *testing.T) {
 		}
 	}
 	for _, line := range []string{"", "OK", "+ok x", "+OKAY", " +OK", "-ERROR", "220 hello", "+OK a\x00b", "+OK a\rb"} {
-		if got, err := ParseReply(line); !errors.Is(err, errGarbage) {
+		if got, err := ParseReply(line); !errors.Is(err, ErrGarbage) {
 			t.Errorf("%q: got %v, %v, want garbage", line, got, err)
 		}
 	}
@@ -217,7 +217,7 @@ func TestParseAccount(t *testing.T) {
 		`bob@test.com config 0 tohost="b1.test" homegen=3`:       {Name: bob, Home: "b1.test", Generation: 3, Attributes: map[string]string{"tohost": "b1.test", "homegen": "3"}},
 		`bob@test.com config 0 mailaccess="nowebmail" quota=big`: {Name: bob, Attributes: map[string]string{"mailaccess": "nowebmail", "quota": "big"}},
 	} {
-		got, err := parseAccount(text, bob)
+		got, err := ParseAccount(text, bob)
 		if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); err != nil || diff != "" {
 			t.Errorf("%q: %v (-want +got):\n%s", text, err, diff)
 		}
@@ -227,7 +227,7 @@ func TestParseAccount(t *testing.T) {
 		`bob@test.com config 0 tohost="b1" tohost="b2"`, `bob@test.com config 0 tohost="b1`, `bob@test.com config 0 b1`,
 		`bob@test.com config 0 tohost="b1"x`, `bob@test.com config 0 homegen="x"`, `bob@test.com config 0 +OK`,
 	} {
-		if got, err := parseAccount(text, bob); !errors.Is(err, errGarbage) {
+		if got, err := ParseAccount(text, bob); !errors.Is(err, ErrGarbage) {
 			t.Errorf("%q: got %+v, %v, want garbage", text, got, err)
 		}
 	}
@@ -245,11 +245,11 @@ func TestAccountReplyRefuses(t *testing.T) {
 }
 
 func TestSearchAndVersionReplies(t *testing.T) {
-	if found, total := parseSearch(searchReply(2, 1510).Text); found != 2 || total != 1510 {
+	if found, total := ParseFound(searchReply(2, 1510).Text); found != 2 || total != 1510 {
 		t.Errorf("got %d of %d", found, total)
 	}
-	for _, text := range []string{"", "done", "Search Complete 2", "Search Complete 2 items found out of x", "Search Complete -2 items found out of 3"} {
-		if found, total := parseSearch(text); found != -1 || total != -1 {
+	for _, text := range []string{"", "done", "Search Complete 2", "Search Complete 2 items found out of x", "Search Complete -2 items found out of 3", "Search Complete 2 items found out of 3x"} {
+		if found, total := ParseFound(text); found != -1 || total != -1 {
 			t.Errorf("%q: got %d of %d, want unknown", text, found, total)
 		}
 	}
@@ -356,7 +356,7 @@ func FuzzReply(f *testing.F) {
 		if err != nil {
 			return
 		}
-		account, err := parseAccount(r.Text, "bob@test.com")
+		account, err := ParseAccount(r.Text, "bob@test.com")
 		if err != nil {
 			return
 		}
@@ -375,9 +375,26 @@ func FuzzReply(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q became %q: %v", line, text, err)
 		}
-		got, err := parseAccount(again.Text, account.Name)
+		got, err := ParseAccount(again.Text, account.Name)
 		if diff := cmp.Diff(account, got, cmpopts.EquateEmpty()); err != nil || diff != "" {
 			t.Fatalf("%q became %q: %v\n%s", line, text, err, diff)
+		}
+	})
+}
+
+// FuzzParseAccount: what is believed is about the account that was asked for.
+func FuzzParseAccount(f *testing.F) {
+	for _, seed := range []string{`bob@test.com config 0 quota="200" fwd="fred@test.com"`, "bob@test.com", "bob@test.com config", "Bob@test.com /var/x 12 tohost=b1",
+		`bob@test.com config 0 a="`, `bob@test.com tohost="b1"`, `bob@test.com config 0 homegen="x"`} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		a, err := ParseAccount(text, "bob@test.com")
+		if err == nil && (a.Name != "bob@test.com" || !strings.HasPrefix(strings.ToLower(text), "bob@test.com") || a.Home != a.Attributes["tohost"]) {
+			t.Errorf("%q: got %+v", text, a)
+		}
+		if err != nil && !errors.Is(err, ErrGarbage) {
+			t.Errorf("%q: got %v", text, err)
 		}
 	})
 }

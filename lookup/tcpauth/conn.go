@@ -83,7 +83,7 @@ func (c *conn) exchange(ctx context.Context, line string, most int) ([]Reply, er
 			replies = append(replies, reply)
 			more = reply.Kind == Data
 			if more && len(replies) == most {
-				err = fmt.Errorf("%w: more lines than asked for", errGarbage)
+				err = fmt.Errorf("%w: more lines than asked for", ErrGarbage)
 			}
 		}
 	}
@@ -93,7 +93,7 @@ func (c *conn) exchange(ctx context.Context, line string, most int) ([]Reply, er
 	}
 	var says dead
 	if n := c.wire.Buffered(); n > 0 && (err == nil || errors.As(err, &says)) {
-		return nil, fmt.Errorf("%w: %d bytes behind the answer", errGarbage, n)
+		return nil, fmt.Errorf("%w: %d bytes behind the answer", ErrGarbage, n)
 	}
 	return replies, err
 }
@@ -108,7 +108,7 @@ func (c *conn) send(line string) error {
 func (c *conn) read() (Reply, error) {
 	line, _, err := readLine(c.wire.Reader(), maxLine)
 	if errors.Is(err, errLineTooLong) {
-		return Reply{}, fmt.Errorf("%w: %v", errGarbage, err)
+		return Reply{}, fmt.Errorf("%w: %v", ErrGarbage, err)
 	}
 	if err != nil {
 		return Reply{}, err

@@ -52,12 +52,12 @@ func appendFeed(b []byte, number uint64, c lookup.Change) []byte {
 func parseFeed(text string, last uint64) (c lookup.Change, found bool, err error) {
 	word := strings.Split(text, " ")
 	if len(word) < 2 {
-		return c, false, fmt.Errorf("%w: no line of a feed", errGarbage)
+		return c, false, fmt.Errorf("%w: no line of a feed", ErrGarbage)
 	}
 	number, err := strconv.ParseUint(word[0], 10, 64)
 	switch {
 	case err != nil || number != last && word[1] == feedAlive || number != last+1 && word[1] != feedAlive:
-		return c, false, fmt.Errorf("%w: lines of the feed are missing", errGarbage)
+		return c, false, fmt.Errorf("%w: lines of the feed are missing", ErrGarbage)
 	case len(word) == 2 && word[1] == feedAlive:
 		return c, false, nil
 	case len(word) == 2 && word[1] == feedAll:
@@ -65,11 +65,11 @@ func parseFeed(text string, last uint64) (c lookup.Change, found bool, err error
 	case len(word) == 3 && (word[1] == feedChange || word[1] == feedSessions):
 		name, err := lookup.CleanName(word[2], "")
 		if err != nil || name != word[2] {
-			return c, false, fmt.Errorf("%w: no name in the feed", errGarbage)
+			return c, false, fmt.Errorf("%w: no name in the feed", ErrGarbage)
 		}
 		return lookup.Change{Name: name, Sessions: word[1] == feedSessions}, true, nil
 	}
-	return c, false, fmt.Errorf("%w: no line of a feed", errGarbage)
+	return c, false, fmt.Errorf("%w: no line of a feed", ErrGarbage)
 }
 
 // feed makes the rest of the connection a stream of changes. Whatever the
@@ -250,7 +250,7 @@ func (u *upstream) watchOnce(ctx context.Context, live func(), changed func(look
 			live()
 			continue
 		case reply.Kind != Data || !begun:
-			return fmt.Errorf("%w: %s in a feed", errGarbage, reply.Kind)
+			return fmt.Errorf("%w: %s in a feed", ErrGarbage, reply.Kind)
 		}
 		c, found, err := parseFeed(reply.Text, last)
 		if err != nil {

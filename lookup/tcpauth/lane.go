@@ -172,7 +172,7 @@ func (l *lane) read() {
 		}
 		if err != nil {
 			if errors.Is(err, errLineTooLong) {
-				err = fmt.Errorf("%w: %v", errGarbage, err)
+				err = fmt.Errorf("%w: %v", ErrGarbage, err)
 			}
 			l.fail(err)
 			return
@@ -189,16 +189,16 @@ func (l *lane) take(line []byte) error {
 	}
 	id, ok := parseTag(tag)
 	if !ok {
-		return fmt.Errorf("%w: a tag that was never given", errGarbage)
+		return fmt.Errorf("%w: a tag that was never given", ErrGarbage)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.pending[id]
 	if c == nil {
-		return fmt.Errorf("%w: an answer that nobody waits for", errGarbage)
+		return fmt.Errorf("%w: an answer that nobody waits for", ErrGarbage)
 	}
 	if c.sum = c.sum.add(rest); c.sum != s {
-		return fmt.Errorf("%w: an answer that is not to what was asked", errGarbage)
+		return fmt.Errorf("%w: an answer that is not to what was asked", ErrGarbage)
 	}
 	reply, err := ParseReply(string(rest))
 	if err != nil {
@@ -210,7 +210,7 @@ func (l *lane) take(line []byte) error {
 		return nil
 	}
 	if reply.Kind == Data {
-		return fmt.Errorf("%w: more lines than asked for", errGarbage)
+		return fmt.Errorf("%w: more lines than asked for", ErrGarbage)
 	}
 	delete(l.pending, id)
 	c.answer <- nil
@@ -244,7 +244,7 @@ func (l *lane) fail(cause error) {
 	timedOut := wire.IsTimeout(cause) || errors.Is(cause, context.DeadlineExceeded)
 	waiting := l.pending
 	l.pending = nil
-	l.err = &errLane{cause: cause, again: l.used && !timedOut && !errors.Is(cause, errGarbage)}
+	l.err = &errLane{cause: cause, again: l.used && !timedOut && !errors.Is(cause, ErrGarbage)}
 	guilty := len(waiting) > 0 && !l.err.(*errLane).again && !errors.Is(cause, errClosed)
 	l.mu.Unlock()
 	if guilty {

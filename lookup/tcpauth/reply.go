@@ -26,9 +26,9 @@ const (
 // bytes.
 const maxReason = 99
 
-// errGarbage says that a reply is not one, or not one to what was asked. The
+// ErrGarbage says that a reply is not one, or not one to what was asked. The
 // connection that it came from cannot be trusted any more.
-var errGarbage = errors.New("garbled reply")
+var ErrGarbage = errors.New("garbled reply")
 
 // Reply is one line of an answer.
 type Reply struct {
@@ -75,10 +75,10 @@ func ParseReply(line string) (Reply, error) {
 	switch r.Kind {
 	case OK, Data, Err, Dead:
 	default:
-		return Reply{}, fmt.Errorf("%w: it begins with none of +OK, +DATA, -ERR, -DEAD", errGarbage)
+		return Reply{}, fmt.Errorf("%w: it begins with none of +OK, +DATA, -ERR, -DEAD", ErrGarbage)
 	}
 	if netwin.HasControl(text) {
-		return Reply{}, fmt.Errorf("%w: it has a control character", errGarbage)
+		return Reply{}, fmt.Errorf("%w: it has a control character", ErrGarbage)
 	}
 	return r, nil
 }
@@ -103,26 +103,27 @@ func accountReply(a lookup.Account) (Reply, error) {
 	return Reply{Kind: OK, Text: string(appendLabels(b[1:], labels))}, nil
 }
 
-// parseAccount reads the text of an accountReply, from any server. The uid may
-// be missing where no labels follow. It must be about the account that was
-// asked for.
-func parseAccount(text, asked string) (lookup.Account, error) {
+// ParseAccount reads the text of a reply to a lookup or a check, from any
+// server: user droppath uid label="value" … The uid may be missing where no
+// labels follow. It must be about the account that was asked for. Errors:
+// ErrGarbage, which never shows the text.
+func ParseAccount(text, asked string) (lookup.Account, error) {
 	user, rest, _ := strings.Cut(text, " ")
 	if name, err := lookup.CleanName(user, ""); err != nil || name != asked {
-		return lookup.Account{}, fmt.Errorf("%w: it is about another account", errGarbage)
+		return lookup.Account{}, fmt.Errorf("%w: it is about another account", ErrGarbage)
 	}
 	path, rest, _ := strings.Cut(rest, " ")
 	uid, rest, _ := strings.Cut(rest, " ")
 	if strings.ContainsAny(path, `"=`) || strings.ContainsAny(uid, `"=`) {
-		return lookup.Account{}, fmt.Errorf("%w: labels where path and uid should be", errGarbage)
+		return lookup.Account{}, fmt.Errorf("%w: labels where path and uid should be", ErrGarbage)
 	}
 	labels, err := netwin.ParseLabels(rest)
 	if err != nil {
-		return lookup.Account{}, fmt.Errorf("%w: %v", errGarbage, err)
+		return lookup.Account{}, fmt.Errorf("%w: %v", ErrGarbage, err)
 	}
 	account, err := netwin.Account(asked, labels)
 	if err != nil {
-		return lookup.Account{}, fmt.Errorf("%w: %v", errGarbage, err)
+		return lookup.Account{}, fmt.Errorf("%w: %v", ErrGarbage, err)
 	}
 	return account, nil
 }
@@ -132,9 +133,9 @@ func searchReply(found, total int) Reply {
 	return Reply{Kind: OK, Text: fmt.Sprintf("Search Complete %d items found out of %d", found, total)}
 }
 
-// parseSearch reads the numbers of a searchReply; from a server that words it
-// otherwise they are -1.
-func parseSearch(text string) (found, total int) {
+// ParseFound reads the numbers in the text that ends a search; from a server
+// that words it otherwise they are -1.
+func ParseFound(text string) (found, total int) {
 	var extra string
 	n, _ := fmt.Sscanf(text, "Search Complete %d items found out of %d%s", &found, &total, &extra)
 	if n != 2 || found < 0 || total < 0 {

@@ -72,11 +72,11 @@ func appendTagged(b []byte, tag []byte, s sum, line []byte) []byte {
 // parseTagged reads a line of an answer.
 func parseTagged(line []byte) (tag []byte, s sum, rest []byte, err error) {
 	if !isTagged(line) {
-		return nil, 0, nil, fmt.Errorf("%w: a line without a tag", errGarbage)
+		return nil, 0, nil, fmt.Errorf("%w: a line without a tag", ErrGarbage)
 	}
 	tag, rest, ok := cutTag(line)
 	if !ok || len(rest) <= sumLength || rest[sumLength] != ' ' {
-		return nil, 0, nil, fmt.Errorf("%w: a tag without a sum", errGarbage)
+		return nil, 0, nil, fmt.Errorf("%w: a tag without a sum", ErrGarbage)
 	}
 	for _, c := range rest[:sumLength] {
 		switch {
@@ -85,7 +85,7 @@ func parseTagged(line []byte) (tag []byte, s sum, rest []byte, err error) {
 		case c >= 'a' && c <= 'f':
 			s = s<<4 | sum(c-'a'+10)
 		default:
-			return nil, 0, nil, fmt.Errorf("%w: a sum that is none", errGarbage)
+			return nil, 0, nil, fmt.Errorf("%w: a sum that is none", ErrGarbage)
 		}
 	}
 	return tag, s, rest[sumLength+1:], nil
