@@ -18,6 +18,7 @@ func ptr(s string) *string { return &s }
 
 // TestChanges: what each change sends, and what is refused before it.
 func TestChanges(t *testing.T) {
+	t.Parallel()
 	w := &world{t.TempDir()}
 	m := w.open(t, Options{Processes: 2})
 	const name = "anna@x.test"
@@ -126,6 +127,7 @@ func TestChanges(t *testing.T) {
 }
 
 func TestSearch(t *testing.T) {
+	t.Parallel()
 	w := &world{t.TempDir()}
 	for _, name := range []string{"bob@x.test", "bobcat@x.test", "zoe@x.test", `odd"name@x.test`} {
 		write(w.dir, name, "p", nil)
@@ -162,6 +164,7 @@ func TestSearch(t *testing.T) {
 
 // TestASCII: what the module refuses never reaches it.
 func TestASCII(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.open(t, Options{Processes: 1, ASCII: true})
 	var refused *RefusedError

@@ -2,6 +2,7 @@ package module
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -28,6 +29,18 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(asModule); dir != "" {
 		(&fake{dir: dir, out: bufio.NewWriter(os.Stdout)}).run()
 		os.Exit(0)
+	}
+	if dir := os.Getenv(asTcpauthd); dir != "" {
+		if err := beTcpauthd(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	// The tests wait more than they work.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ const patience = 20 * time.Second
 // TestContract runs the directory's contract over children that are killed and
 // cannot be started, and over ones that are frozen.
 func TestContract(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	open := func(t *testing.T) lookup.Directory {
 		opts := Options{MaxBackoff: 200 * time.Millisecond}
@@ -58,6 +60,7 @@ func TestContract(t *testing.T) {
 // TestFaults: whatever a child does wrong, the request is unavailable, and the
 // next child answers.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	const timeout = time.Second
 	for fault, dies := range map[string]bool{
 		"hang": true, "stop": true, "die": true, "half": true, "half and hang": true, "garbage": true, "control": true,
@@ -109,6 +112,7 @@ func TestFaults(t *testing.T) {
 // TestSlow: a slow module is no broken one, and a caller in a hurry does not
 // cost a child.
 func TestSlow(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.open(t, Options{Processes: 2})
 	anna := lookuptest.Account("anna@example.test")
@@ -149,6 +153,7 @@ func TestSlow(t *testing.T) {
 // TestLateLine: a line that comes when nothing was asked ends the child; it is
 // never the answer to the next question.
 func TestLateLine(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.open(t, Options{Processes: 1})
 	anna := lookuptest.Account("anna@example.test")
@@ -166,6 +171,7 @@ func TestLateLine(t *testing.T) {
 // TestIdleDeath: a child that dies while nothing is asked is replaced before
 // it is needed.
 func TestIdleDeath(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	m := w.open(t, Options{Processes: 1})
 	anna := lookuptest.Account("anna@example.test")
@@ -182,6 +188,7 @@ func TestIdleDeath(t *testing.T) {
 
 // TestUnusable: a command that cannot be, and one that never works.
 func TestUnusable(t *testing.T) {
+	t.Parallel()
 	for _, command := range [][]string{nil, {""}, {"/nonexistent/module"}, {"no-such-authent-module"}} {
 		if m, err := New(command, Options{}); err == nil {
 			m.Close()
@@ -203,8 +210,9 @@ func TestUnusable(t *testing.T) {
 
 // TestBusy: more requests than may wait are answered at once.
 func TestBusy(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	m := w.open(t, Options{Processes: 1, MaxWaiting: 3, Timeout: 2 * time.Second})
+	m := w.open(t, Options{Processes: 1, MaxWaiting: 3, Timeout: time.Second})
 	w.fault(t, "hang")
 	var mu sync.Mutex
 	quick := 0
@@ -231,6 +239,7 @@ func TestBusy(t *testing.T) {
 // TestClose: children end in order, those that hang by force, and nothing is
 // left.
 func TestClose(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []string{"", "hang"} {
 		w := newWorld(t)
 		m := w.open(t, Options{Processes: 3, Timeout: 200 * time.Millisecond, Farewell: 300 * time.Millisecond})
@@ -259,9 +268,11 @@ func TestClose(t *testing.T) {
 
 // TestGroup: what a wrapper script starts is killed with it.
 func TestGroup(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	t.Setenv(asModule, w.dir)
-	m, err := New([]string{"/bin/sh", "-c", `"$0"; true`, testBinary()}, Options{Processes: 1, Timeout: 2 * time.Second})
+	m, err := New([]string{"/bin/sh", "-c", `"$0"; true`, testBinary()}, Options{
+		Processes: 1, Timeout: time.Second, Env: append(os.Environ(), asModule+"="+w.dir),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,6 +290,7 @@ func TestGroup(t *testing.T) {
 // TestLog: what a child writes to its standard error is in the log, cut, and
 // without passwords, even those that it was told.
 func TestLog(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	core, logs := observer.New(zap.DebugLevel)
 	m := w.open(t, Options{Processes: 1, Logger: zap.New(core)})
@@ -326,6 +338,7 @@ func TestRefusalShowsNoPassword(t *testing.T) {
 
 // TestConcurrent: answers do not get mixed up between callers and children.
 func TestConcurrent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for i := range 40 {
 		write(w.dir, fmt.Sprintf("user%d@x.test", i), "p"+strconv.Itoa(i), map[string]string{"tohost": "b" + strconv.Itoa(i)})

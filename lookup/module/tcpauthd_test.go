@@ -1,33 +1,42 @@
 package module
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"switchyard/lookup"
+	"switchyard/lookup/nwauth"
+	"switchyard/lookup/nwauth/hash"
+	"switchyard/lookup/tcpauth"
 )
 
-// TestTcpauthd runs our own daemon as the module: tcpauthd -stdio stands in for
-// a NetWin one.
+// asTcpauthd makes the test binary what tcpauthd -stdio is; its value is the
+// directory of its users.
+const asTcpauthd = "TCPAUTHD_TEST_MODULE"
+
+func beTcpauthd(dir string) error {
+	db, err := nwauth.Open(dir, nwauth.Options{Argon2: hash.Argon2{Memory: 64, Passes: 1, Threads: 1}})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	s, err := tcpauth.NewServer(db, tcpauth.ServerOptions{})
+	if err != nil {
+		return err
+	}
+	s.ServeModule(context.Background(), os.Stdin, os.Stdout)
+	return nil
+}
+
+// TestTcpauthd: our own server and database on pipes stand in for a NetWin
+// module. The daemon itself, with -stdio, is tested in cmd/tcpauthd.
 func TestTcpauthd(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the daemon")
-	}
-	dir := t.TempDir()
-	daemon := filepath.Join(dir, "tcpauthd")
-	if out, err := exec.Command("go", "build", "-o", daemon, "switchyard/cmd/tcpauthd").CombinedOutput(); err != nil {
-		t.Fatalf("build tcpauthd: %v\n%s", err, out)
-	}
-	config := filepath.Join(dir, "tcpauthd.toml")
-	if err := os.WriteFile(config, []byte("[tcpauthd]\naddress = \"127.0.0.1:0\"\ndata = \"users\"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel()
 	// One process can have the embedded database open.
-	m, err := New([]string{daemon, "-stdio", "-config", config}, Options{Processes: 1})
+	m, err := New([]string{testBinary()}, Options{Processes: 1, Env: append(os.Environ(), asTcpauthd+"="+t.TempDir())})
 	if err != nil {
 		t.Fatal(err)
 	}
