@@ -79,6 +79,7 @@ func layer(p string) int {
 // sideways lists the imports between packages of one layer that are meant,
 // with the reason. A package may import its own children without one.
 var sideways = map[string]string{
+	"backend/mirror/merge backend/effect":       "the log's clock says which of two changes was later",
 	"backend/store backend/effect":              "the log's language, for the store now and the mirror later",
 	"backend/store backend/effect/pack":         "one way of packing integers on disk",
 	"backend/store/segment backend/effect/pack": "one way of packing integers on disk",

@@ -1,0 +1,222 @@
+package core
+
+// takesPart says whether this node has all that was acknowledged before an
+// epoch, and may take part in it. It may in the one that it was in and in one
+// that it promised to be ready for. It also may in the next one if nobody but
+// itself can have made that: because it is its own, or because it followed an
+// epoch of its own.
+func (m *Machine) takesPart(e Epoch) bool {
+	s := m.saved
+	switch {
+	case e == 0:
+		return false
+	case e == s.Epoch, e == s.Prepared:
+		return true
+	case s.Epoch == 0 || !m.cfg.Fenced:
+		return false
+	}
+	return e.Number() == s.Epoch.Number()+1 && (e.Alone() == m.cfg.Self || s.Epoch.Alone() == m.cfg.Self)
+}
+
+// adopt goes over to an epoch.
+func (m *Machine) adopt(e Epoch) {
+	m.seen = max(m.seen, e.Number())
+	m.epoch, m.member = e, m.takesPart(e)
+	m.claim, m.granted, m.join = 0, 0, join{}
+	if m.member {
+		s := Saved{Epoch: e, Prepared: m.saved.Prepared, Forced: m.saved.Forced}
+		if e.Alone() == m.cfg.Self {
+			s.Floors = m.floors(func(sh *shard) uint64 { return sh.last })
+		}
+		m.save(s)
+	}
+	for i := range m.shards {
+		sh := &m.shards[i]
+		sh.next, sh.match, sh.acked, sh.sentAt, sh.toldCommit = sh.last+1, 0, false, m.now-m.cfg.Resend, 0
+		sh.snapshot, sh.absorbing, sh.absorbed, sh.absorbedSeq = false, false, Pos{}, 0
+		sh.matched, sh.committed, sh.toldAck = 0, 0, 0
+		sh.floor = sh.last
+		m.setWriter(uint8(i), m.writes(uint8(i)))
+	}
+	m.forget(func(x *exec) bool { return x.seq > 0 && !m.writes(x.shard) })
+	for i := range m.shards {
+		m.advance(uint8(i))
+	}
+}
+
+// floors names a record of each shard.
+func (m *Machine) floors(which func(*shard) uint64) (list []Pos) {
+	for i := range m.shards {
+		sh := &m.shards[i]
+		list = append(list, sh.spans.pos(which(sh)))
+	}
+	return list
+}
+
+// setWriter opens or closes a shard for changes made here.
+func (m *Machine) setWriter(shard uint8, open bool) {
+	sh := &m.shards[shard]
+	if !open && !sh.open {
+		return
+	}
+	sh.open = open
+	side := Nobody
+	if m.epoch.Alone() == m.cfg.Self && (!m.cfg.Fenced || m.saved.Forced == m.epoch) {
+		side = m.cfg.Self
+	}
+	m.do(SetWriter{Shard: shard, Open: open, Epoch: m.epoch, Side: side})
+}
+
+// tick does what time brings.
+func (m *Machine) tick() {
+	m.timeOut()
+	if m.cfg.Fenced {
+		m.fence()
+	} else {
+		m.unfence()
+	}
+	m.joinOn()
+	for i := range m.shards {
+		m.pump(uint8(i))
+	}
+	if m.now-m.beatAt >= m.cfg.Heartbeat {
+		m.beat()
+	}
+}
+
+// beat tells the other node that this one lives. While this node may have an
+// epoch alone without knowing it, it promises nothing: the other node's leave to
+// read ends RefuseAfter the last promise, and ClaimAfter is later.
+func (m *Machine) beat() {
+	m.beatAt = m.now
+	b := Beat{Sent: m.now}
+	if m.claim == 0 && m.granted == 0 && m.epoch.Alone() == Nobody && m.peer.known {
+		b.Echo, b.EchoBoot = m.peer.sent, m.peer.boot
+		m.echoedAt = m.now
+	}
+	m.send(b)
+}
+
+// fence asks the arbiter when the node does not know where it stands, and
+// claims an epoch when the other node is silent.
+func (m *Machine) fence() {
+	if m.granted != 0 && m.now-m.echoedAt >= m.cfg.ClaimAfter {
+		m.adopt(m.granted)
+	}
+	if m.now-m.askedAt < m.cfg.ArbiterRetry {
+		return
+	}
+	both := m.member && m.epoch.Alone() == Nobody
+	lost := m.silence() >= m.cfg.ClaimAfter && m.now-m.echoedAt >= m.cfg.ClaimAfter
+	// The other node has lost its disk, or so: it is there and not with us.
+	without := m.peer.known && m.peer.epoch == m.epoch && !m.peer.member && m.silence() < m.cfg.RefuseAfter
+	switch {
+	case m.granted != 0:
+	case both && (lost || without || m.claim != 0):
+		m.claim = m.epoch.next(m.cfg.Self)
+		m.ask(m.epoch, m.claim)
+	case m.epoch == 0 && m.cfg.First:
+		first := MakeEpoch(1, m.cfg.Self)
+		s := m.saved
+		s.Prepared = first
+		m.save(s)
+		m.ask(0, first)
+	case m.saved.Prepared != 0 && m.saved.Prepared == m.saved.Forced && m.claim == m.saved.Forced:
+		m.ask(m.epoch, m.claim)
+	case !m.member, m.peer.epoch.Number() > m.epoch.Number():
+		m.ask(m.epoch, m.epoch)
+	}
+}
+
+func (m *Machine) ask(from, to Epoch) {
+	m.askedAt = m.now
+	m.do(AskArbiter{From: from, To: to})
+}
+
+// arbiterSays takes the arbiter's word, which may be an old one.
+func (m *Machine) arbiterSays(e Epoch) {
+	m.seen = max(m.seen, e.Number())
+	switch {
+	case e.Number() < m.epoch.Number() || e == m.epoch && m.member || e == 0:
+		return
+	case e == m.epoch && e.Alone() == m.cfg.Self && m.saved.Held:
+		// Before it went down this node may have asked for an epoch of both, and
+		// the question may still be on its way: another answer undoes it.
+		m.ask(e, e.next(m.cfg.Self))
+	case e.Alone() == m.cfg.Self && m.takesPart(e):
+		// The other node may have leave to read for a while yet.
+		if m.granted = e; m.now-m.echoedAt >= m.cfg.ClaimAfter || m.epoch.Alone() == m.cfg.Self {
+			m.adopt(e)
+		}
+	default:
+		m.adopt(e)
+	}
+}
+
+// unfence goes on alone when the other node is silent.
+func (m *Machine) unfence() {
+	alone := m.member && m.epoch.Alone() == m.cfg.Self
+	without := m.peer.known && m.member && m.peer.epoch == m.epoch && !m.peer.member && m.silence() < m.cfg.RefuseAfter
+	first := m.epoch == 0 && m.cfg.First || !alone && m.epoch.Alone() == m.cfg.Self
+	if !alone && (m.silence() >= m.cfg.ClaimAfter || without || first) {
+		m.alone()
+	}
+}
+
+// alone makes an epoch without asking anybody.
+func (m *Machine) alone() {
+	e := MakeEpoch(m.seen+1, m.cfg.Self)
+	s := m.saved
+	s.Prepared = e
+	m.save(s)
+	m.adopt(e)
+}
+
+// promote serves at an operator's word. With an arbiter the word goes there
+// first.
+func (m *Machine) promote() {
+	if m.member {
+		return
+	}
+	if !m.cfg.Fenced {
+		m.alone()
+		return
+	}
+	e := MakeEpoch(m.seen+1, m.cfg.Self)
+	s := m.saved
+	s.Prepared, s.Forced = e, e
+	m.save(s)
+	m.claim = e
+	m.ask(m.epoch, e)
+}
+
+// observe learns from the head of a message. It reports whether the message
+// counts.
+func (m *Machine) observe(msg *Message) bool {
+	if msg.From != m.cfg.Self.Peer() || m.peer.known && msg.Boot < m.peer.boot {
+		return false
+	}
+	if !m.peer.known || msg.Boot > m.peer.boot {
+		m.peer = peer{boot: msg.Boot, known: true, lease: m.peer.lease}
+		m.handled = nil
+		for i := range m.shards {
+			sh := &m.shards[i]
+			sh.match, sh.acked, sh.next, sh.snapshot, sh.absorbing = 0, false, sh.last+1, false, false
+		}
+		m.join.prepared = false
+	}
+	m.peer.heard = m.now
+	if msg.Epoch.Number() >= m.peer.epoch.Number() {
+		m.peer.epoch, m.peer.member = msg.Epoch, msg.Member
+	}
+	m.seen = max(m.seen, msg.Epoch.Number())
+	switch e := msg.Epoch; {
+	case e.Number() > m.epoch.Number() && !(e.Alone() == m.cfg.Self && m.cfg.Fenced):
+		m.adopt(e)
+	case e == m.epoch && (msg.Member || !m.cfg.Fenced) && !m.member && m.takesPart(e) && e.Alone() == Nobody:
+		m.adopt(e)
+	case !m.cfg.Fenced && e != m.epoch && e.Number() == m.epoch.Number() && m.cfg.Self == NodeA && e != 0:
+		m.alone() // both went on alone: somebody must be first
+	}
+	return true
+}
