@@ -31,6 +31,7 @@ import (
 	"switchyard/internal/wire"
 	"switchyard/lookup"
 	"switchyard/router/admit"
+	"switchyard/router/sasl"
 	"switchyard/router/splice"
 	"switchyard/router/upstream"
 
@@ -63,6 +64,14 @@ type Upstream interface {
 	// chooses a node that is.
 	Drain(backend, node string, on bool) error
 	Drained(backend, node string) bool
+
+	// LoginPolicy is how the proxy logs in on a backend. Backends are those that
+	// have a service, Offers is what one of them offers there, and Capabilities
+	// what all do; false while they were not heard.
+	LoginPolicy(backend string) upstream.Login
+	Backends(service upstream.Service) []string
+	Offers(backend string, service upstream.Service) (upstream.Offer, bool)
+	Capabilities(service upstream.Service) (upstream.Offer, bool)
 
 	// Status describes all backends, and Route one: its nodes in the order in
 	// which Dial would try them for the service and an account.
@@ -140,6 +149,10 @@ type Options struct {
 	// log in again somewhere. Zero means 200.
 	KickRate int
 
+	// SASL says by which mechanisms clients may log in. Options that its Check
+	// refuses are an error in the log, and mean PLAIN and LOGIN.
+	SASL sasl.Options
+
 	// Admit bounds the sessions, before login and behind it, and slows down the
 	// guessing of passwords, over all listeners.
 	Admit admit.Options
@@ -180,6 +193,10 @@ func (o *Options) fill() {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
+	if err := o.SASL.Check(); err != nil {
+		o.Logger.Error("the mechanisms for logins cannot be used as they are configured: only PLAIN and LOGIN are offered", zap.Error(err))
+		o.SASL = sasl.Options{}
+	}
 }
 
 // Router serves listeners. It is safe for concurrent use.
@@ -198,6 +215,10 @@ type Router struct {
 	draining  atomic.Bool
 	drain     sync.Mutex    // held to change what follows
 	undrained chan struct{} // closed when draining ends; nil unless draining
+
+	policyCache policyCache
+	keyed       keyedCache
+	refusal     atomic.Int64 // nanoseconds that a backend's latest refusal of a password took
 }
 
 // New makes a router.
@@ -251,6 +272,7 @@ func (r *Router) Serve(ctx context.Context, ln net.Listener, l Listener) error {
 	if l.TLS != tlsconf.Off && l.Config == nil {
 		return fmt.Errorf("listener %q has no TLS configuration", l.Name)
 	}
+	defer r.keyed.follow(ctx, r)()
 	p := &port{Listener: &l, router: r, tally: r.tallies.of(l.Protocol.Name())}
 	o := server.Options{MaxSessions: l.MaxSessions, Grace: r.o.Grace, Stop: p.stop, Logger: r.o.Logger}
 	return server.RunPlaces(ctx, ln, o, p.serve)
@@ -319,7 +341,7 @@ func (r *Router) run(ctx context.Context, nc net.Conn, s *Session) error {
 		return ErrFull
 	}
 	if s.listener.TLS == tlsconf.Implicit {
-		if err := s.Conn.ServerTLS(ctx, s.listener.Config); err != nil {
+		if err := s.serverTLS(ctx); err != nil {
 			return handshakeError(err)
 		}
 		s.shown(func(l *live) { l.tls = true })

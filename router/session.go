@@ -34,8 +34,9 @@ type Session struct {
 	ttl      int        // proxies that may still follow, this one not counted
 	believed bool       // an identity has been taken over already
 
-	admitted func()      // gives the place before login back; may be called twice
-	release  func() bool // ends Conn's bond with the context
+	witness  *tlsconf.Witness // of the certificate that was shown; nil where nobody wants to know
+	admitted func()           // gives the place before login back; may be called twice
+	release  func() bool      // ends Conn's bond with the context
 
 	failures int   // rejected logins
 	last     error // how the latest login or way to a backend ended
@@ -71,7 +72,7 @@ func (s *Session) MayStartTLS() bool {
 // wire.ErrBytesBehindStartTLS and the session must end. All that the client
 // said before counts for nothing afterwards (RFC 3207 §4.2, RFC 9051 §6.2.1).
 func (s *Session) StartTLS(ctx context.Context) error {
-	if err := s.Conn.ServerTLS(ctx, s.listener.Config); err != nil {
+	if err := s.serverTLS(ctx); err != nil {
 		return handshakeError(err)
 	}
 	s.shown(func(l *live) { l.tls = true })

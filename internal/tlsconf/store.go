@@ -292,11 +292,11 @@ func (s *Store) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error
 	if len(certs) > 1 {
 		for _, c := range certs {
 			if hello.SupportsCertificate(c) == nil {
-				return c, nil
+				return shown(hello.Context(), c), nil
 			}
 		}
 	}
-	return certs[0], nil
+	return shown(hello.Context(), certs[0]), nil
 }
 
 // serving returns the digest of the keys that serve a name.
