@@ -39,6 +39,10 @@ type Box struct {
 	// the nodes lost each other, or may have.
 	Exposed bool
 
+	// Outlived are the UIDs that a deletion of the mailbox had seen which it
+	// survived: that deletion is dealt with.
+	Outlived map[backend.UID]bool
+
 	// JumpedIn is the epoch in which UIDs were last given from a block of this
 	// node's own.
 	JumpedIn uint64
@@ -107,7 +111,26 @@ func (b *Box) clone() *Box {
 		m.Flags = maps.Clone(m.Flags)
 		n.Messages[uid] = m
 	}
+	n.Outlived = maps.Clone(b.Outlived)
 	return &n
+}
+
+// outlived reports whether a deletion that saw these UIDs is dealt with.
+func (b *Box) outlived(seen map[backend.UID]bool) bool {
+	for uid := range seen {
+		if !b.Outlived[uid] {
+			return false
+		}
+	}
+	return b.Outlived != nil
+}
+
+// outlive remembers a deletion that is dealt with.
+func (b *Box) outlive(seen map[backend.UID]bool) {
+	if b.Outlived == nil {
+		b.Outlived = make(map[backend.UID]bool, len(seen))
+	}
+	maps.Copy(b.Outlived, seen)
 }
 
 // seen returns the UIDs that were ever in the mailbox.

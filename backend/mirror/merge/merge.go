@@ -79,6 +79,10 @@ func (m *merger) box(id backend.GUID) {
 		one = bb
 	}
 	g, deleted := m.out.Gone[id]
+	if deleted && one.outlived(g.Seen) {
+		delete(m.out.Gone, id)
+		deleted = false
+	}
 	if !deleted {
 		m.out.Boxes[id] = one.clone()
 		m.out.Boxes[id].Exposed, m.out.Boxes[id].JumpedIn = false, 0
@@ -94,6 +98,7 @@ func (m *merger) box(id backend.GUID) {
 			delete(left.Messages, uid)
 		}
 	}
+	deleter := maps.Clone(g.Seen)
 	maps.Copy(g.Seen, one.seen())
 	switch {
 	case len(left.Messages) == 0:
@@ -101,6 +106,7 @@ func (m *merger) box(id backend.GUID) {
 		m.out.Boxes[id] = left // names and aliases are looked at later
 	default:
 		delete(m.out.Gone, id)
+		left.outlive(deleter)
 		for _, uid := range slices.Sorted(maps.Keys(g.Seen)) { // both nodes know them from now on
 			if _, ok := left.Messages[uid]; !ok {
 				if _, ok := left.Expunged[uid]; !ok {
@@ -120,6 +126,10 @@ func (m *merger) both(id backend.GUID, a, b *Box) *Box {
 	out := NewBox("", 0, max(a.UIDValidity, b.UIDValidity))
 	out.Name, out.NameTime = laterName(a, b)
 	out.UIDNext, out.HighestModSeq = max(a.UIDNext, b.UIDNext), max(a.HighestModSeq, b.HighestModSeq)
+	if a.Outlived != nil || b.Outlived != nil {
+		out.outlive(a.Outlived)
+		out.outlive(b.Outlived)
+	}
 	seq := func() backend.ModSeq { out.HighestModSeq++; return out.HighestModSeq }
 
 	tailA, tailB := tail(a, b), tail(b, a)
@@ -230,6 +240,7 @@ func (m *merger) aliases() {
 			m.join(id, to)
 			continue
 		}
+		m.out.Boxes[id].outlive(g.Seen)
 		delete(m.out.Gone, id) // what it became is gone itself: it lives on
 		m.stats.Revived++
 	}
