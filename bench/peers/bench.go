@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,24 +37,11 @@ func compare(ctx context.Context, o *options) (*results, error) {
 	if err := manyDescriptors(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "bench-peers-")
-	if err != nil {
-		return nil, err
-	}
-	// The proxies that give up root read their files here.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return nil, err
-	}
-	if o.keep {
-		fmt.Fprintln(os.Stderr, "files are in", dir)
-	} else {
-		defer os.RemoveAll(dir)
-	}
-	b := &bench{ctx: ctx, o: o, dir: dir}
+	b := &bench{ctx: ctx, o: o, dir: o.dir}
 	if err := b.prepare(); err != nil {
 		return nil, err
 	}
-	backend, err := startHelper("stub", o.loadCore)
+	backend, err := startHelper(roleStub, o.loadCore)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +49,7 @@ func compare(ctx context.Context, o *options) (*results, error) {
 	if err := backend.out.Decode(&b.backend); err != nil {
 		return nil, fmt.Errorf("start the stub: %w", err)
 	}
-	if b.clients, err = startHelper("load", o.loadCore); err != nil {
+	if b.clients, err = startHelper(roleLoad, o.loadCore); err != nil {
 		return nil, err
 	}
 	defer b.clients.stop()
@@ -95,7 +81,7 @@ system_default = defaults
 NumTickets = 0
 `
 
-// prepare makes the certificate, and proxyd.
+// prepare makes the certificate.
 func (b *bench) prepare() error {
 	if err := b.makeCertificate(); err != nil {
 		return err
@@ -104,19 +90,7 @@ func (b *bench) prepare() error {
 	if err := os.WriteFile(b.openssl, []byte(openSSL), 0o644); err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(b.o.peers, func(p peer) bool { return p.name == ours }) {
-		return nil
-	}
-	if b.o.proxyd == "" {
-		b.o.proxyd = filepath.Join(b.dir, "proxyd")
-		out, err := exec.CommandContext(b.ctx, "go", "build", "-o", b.o.proxyd, "switchyard/cmd/proxyd").CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("build proxyd: %w\n%s", err, out)
-		}
-	}
-	var err error
-	b.o.proxyd, err = filepath.Abs(b.o.proxyd)
-	return err
+	return nil
 }
 
 // withCertificate puts the certificate's files into a piece of configuration.

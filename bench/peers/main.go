@@ -21,7 +21,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -31,21 +33,31 @@ import (
 	"switchyard/bench/peers/stub"
 )
 
-// roleVariable makes the program one of its own helpers: the stub or the load.
-const roleVariable = "BENCH_PEERS_ROLE"
+// roleVariable makes the program another part of itself.
+const (
+	roleVariable = "BENCH_PEERS_ROLE"
+	roleStub     = "stub"
+	roleLoad     = "load"
+	roleInside   = "inside" // the comparison, in a network of its own
+)
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "peers:", err)
-		os.Exit(1)
+	err := run(os.Getenv(roleVariable))
+	if err == nil {
+		return
 	}
+	// The part inside has said why it failed.
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
+		fmt.Fprintln(os.Stderr, "peers:", err)
+	}
+	os.Exit(1)
 }
 
-func run() error {
-	switch os.Getenv(roleVariable) {
-	case "stub":
+func run(role string) error {
+	switch role {
+	case roleStub:
 		return stub.Serve(os.Stdin, os.Stdout)
-	case "load":
+	case roleLoad:
 		return load.Serve(os.Stdin, os.Stdout)
 	}
 	o, err := parseFlags(os.Args[1:])
@@ -59,6 +71,47 @@ func run() error {
 	defer stop()
 	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("the time limit of %v is over", o.limit))
 	defer cancel()
+	if role == roleInside {
+		return inside(ctx, o)
+	}
+	return outside(ctx, o)
+}
+
+// outside makes the directory and proxyd, which may need the network to be
+// built, and has the comparison done.
+func outside(ctx context.Context, o *options) error {
+	dir, err := os.MkdirTemp("", "bench-peers-")
+	if err != nil {
+		return err
+	}
+	if o.keep {
+		fmt.Fprintln(os.Stderr, "files are in", dir)
+	} else {
+		defer os.RemoveAll(dir)
+	}
+	// The proxies that give up root read their files here.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	o.dir = dir
+	if o.proxyd == "" && slices.ContainsFunc(o.peers, func(p peer) bool { return p.name == ours }) {
+		if o.proxyd, err = buildProxyd(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if !o.ownNetwork {
+		return inside(ctx, o)
+	}
+	return inOwnNetwork(ctx, append([]string{"-dir", dir, "-proxyd", o.proxyd}, os.Args[1:]...))
+}
+
+// inside does the comparison and prints the table.
+func inside(ctx context.Context, o *options) error {
+	if o.ownNetwork {
+		if err := setUpNetwork(ctx); err != nil {
+			return err
+		}
+	}
 	results, err := compare(ctx, o)
 	if results != nil {
 		fmt.Print(results.markdown())
@@ -71,6 +124,7 @@ type options struct {
 	works  []work
 	peers  []peer
 	proxyd string // the binary; "" builds it
+	dir    string // of everything that is written
 
 	rounds      int
 	idleRounds  int           // of these with idle sessions: memory varies little
@@ -82,6 +136,7 @@ type options struct {
 	limit       time.Duration // for everything
 	proxyCore   string
 	loadCore    string
+	ownNetwork  bool
 	keep        bool
 }
 
@@ -103,6 +158,8 @@ func parseFlags(args []string) (*options, error) {
 	f.DurationVar(&o.limit, "limit", 2*time.Hour, "for everything")
 	f.StringVar(&o.proxyCore, "proxy-core", "0", "where the proxies run")
 	f.StringVar(&o.loadCore, "load-core", "1", "where clients and stub run")
+	f.BoolVar(&o.ownNetwork, "own-network", true, "run in a network namespace with nothing but a loopback; needs root")
+	f.StringVar(&o.dir, "dir", "", "where everything is written; the program says it to itself")
 	f.BoolVar(&o.keep, "keep", false, "keep the directory with the configuration files")
 	if err := f.Parse(args); err != nil {
 		return nil, err
@@ -121,6 +178,11 @@ func parseFlags(args []string) (*options, error) {
 	}
 	if o.peers, err = choose(*which, allPeers(), func(p peer) string { return p.name }); err != nil {
 		return nil, fmt.Errorf("-peers: %w", err)
+	}
+	if o.proxyd != "" {
+		if o.proxyd, err = filepath.Abs(o.proxyd); err != nil {
+			return nil, err
+		}
 	}
 	if o.rounds < 1 || o.concurrency < 1 || o.megabytes < 1 || o.few < 1 || o.many <= o.few {
 		return nil, errors.New("rounds, concurrency, megabytes and few must be positive, and many greater than few")

@@ -161,8 +161,8 @@ func (r *results) notes(out *strings.Builder) {
 		}
 		versions = append(versions, p.title+" "+v)
 	}
-	fmt.Fprintf(out, "\n%s; %d cores, one worker each on core %s, clients (%d at a time) and stub on core %s. Medians of %d rounds (idle: %d); helper's CPU behind the +; ratios are medians of the rounds' own ratios, with the least and the greatest. Idle: slope of PSS from %s to %s sessions. Load average before %s, after %s.\n",
-		strings.Join(versions, ", "), runtime.NumCPU(), r.o.proxyCore, r.o.concurrency, r.o.loadCore, r.o.rounds, min(r.o.rounds, r.o.idleRounds), number(float64(r.o.few)), number(float64(r.o.many)), r.before, r.load)
+	fmt.Fprintf(out, "\n%s; %d cores, congestion control %s, one worker each on core %s, clients (%d at a time) and stub on core %s. Medians of %d rounds (idle: %d); helper's CPU behind the +; ratios are medians of the rounds' own ratios, with the least and the greatest. Idle: slope of PSS from %s to %s sessions. Load average before %s, after %s.\n",
+		strings.Join(versions, ", "), runtime.NumCPU(), network(r.o.ownNetwork), r.o.proxyCore, r.o.concurrency, r.o.loadCore, r.o.rounds, min(r.o.rounds, r.o.idleRounds), number(float64(r.o.few)), number(float64(r.o.many)), r.before, r.load)
 	for _, p := range r.o.peers {
 		if p.forks && slices.ContainsFunc(r.o.works, func(w work) bool { return w.kind == idle }) {
 			few, many := r.o.idleSessions(p)
