@@ -10,6 +10,7 @@ import (
 	"switchyard/internal/wire"
 	"switchyard/lookup"
 	"switchyard/router"
+	"switchyard/router/upstream"
 
 	"go.uber.org/zap"
 )
@@ -29,13 +30,15 @@ type welcome struct {
 	ok       string   // the tagged line without its tag
 }
 
-// login is one login on a backend, as the proxy, for a user.
+// backLogin is one login on a backend for a user: as the proxy, with the user's
+// own password, or by passing on what client and backend say to each other.
 //
 // RFC 9051 lets a client pipeline, so identity and login travel in one write
 // when the backend offers what that takes. Nothing of worth is said before TLS,
 // and what the backend said before it is forgotten.
-type login struct {
+type backLogin struct {
 	s       *router.Session
+	login   *router.Login
 	welcome welcome
 
 	b     *router.Back
@@ -47,8 +50,8 @@ type login struct {
 type capabilities map[string]bool
 
 // run implements router.LoginFunc.
-func (l *login) run(ctx context.Context, b *router.Back, account lookup.Account) error {
-	*l = login{s: l.s, b: b}
+func (l *backLogin) run(ctx context.Context, b *router.Back, account lookup.Account) error {
+	*l = backLogin{s: l.s, login: l.login, b: b}
 	if err := l.greeting(); err != nil {
 		return err
 	}
@@ -62,15 +65,28 @@ func (l *login) run(ctx context.Context, b *router.Back, account lookup.Account)
 			return err
 		}
 	}
-	if !l.caps["AUTH=PLAIN"] {
-		return l.blame("backend offers no AUTH=PLAIN: a backendd wants TLS for it, so set the node's tls to starttls or implicit", "no AUTH=PLAIN")
+	l.learn(l.caps, false)
+	if r := l.login.Relay(); r != nil {
+		return l.relay(account, r)
 	}
 	return l.authenticate(account)
 }
 
+// learn remembers what the backend offers, for clients before their login.
+func (l *backLogin) learn(caps capabilities, behind bool) {
+	offer := make(upstream.Offer, len(caps))
+	for name := range caps {
+		offer[name] = ""
+	}
+	if offer.Has("LITERAL+") {
+		offer["LITERAL-"] = "" // RFC 7888 §5: the one includes the other
+	}
+	l.b.Learn(offer, behind)
+}
+
 // greeting reads the first line. PREAUTH is refused: nobody has logged in, so
 // what would follow is somebody else's mail, or an attacker's words before TLS.
-func (l *login) greeting() error {
+func (l *backLogin) greeting() error {
 	line, err := l.readLine("greeting")
 	if err != nil {
 		return err
@@ -89,7 +105,7 @@ func (l *login) greeting() error {
 	return l.rubbish("greeting", line)
 }
 
-func (l *login) startTLS(ctx context.Context) error {
+func (l *backLogin) startTLS(ctx context.Context) error {
 	if err := l.b.Conn.Line("S STARTTLS"); err != nil {
 		return l.failed("STARTTLS", err)
 	}
@@ -107,7 +123,7 @@ func (l *login) startTLS(ctx context.Context) error {
 	return nil
 }
 
-func (l *login) askCapabilities() error {
+func (l *backLogin) askCapabilities() error {
 	if err := l.b.Conn.Line("C CAPABILITY"); err != nil {
 		return l.failed("CAPABILITY", err)
 	}
@@ -121,40 +137,57 @@ func (l *login) askCapabilities() error {
 	return nil
 }
 
-// authenticate says who the client is and logs in. The name of the account is
-// the authorisation identity, the proxy's own name the one that logs in.
-func (l *login) authenticate(account lookup.Account) error {
-	name, secret := l.b.Login()
-	if secret == "" {
-		return l.blame("no proxy secret is configured: set it here and on the backends", "no proxy secret")
-	}
-	message, err := wire.Plain{Authzid: account.Name, Authcid: name, Password: secret}.Message()
+// authenticate says who the client is and logs in, in the backend's way.
+func (l *backLogin) authenticate(account lookup.Account) error {
+	plain, err := l.login.Credentials(l.b, account)
 	if err != nil {
-		return fmt.Errorf("log in as the proxy: %w", err)
+		return l.unable(err)
+	}
+	switch {
+	case l.caps["AUTH=PLAIN"]:
+		return l.plain(account, plain)
+	case plain.Authzid == "" && !l.caps["LOGINDISABLED"]:
+		return l.loginCommand(account, plain)
+	case plain.Authzid == "":
+		return l.blame("backend offers neither AUTH=PLAIN nor LOGIN: it wants TLS for them, so set the node's tls to starttls or implicit", "no way to log in")
+	}
+	return l.blame("backend offers no AUTH=PLAIN: a backendd wants TLS for it, so set the node's tls to starttls or implicit", "no AUTH=PLAIN")
+}
+
+// unable says why there is nothing to log in with.
+func (l *backLogin) unable(err error) error {
+	if errors.Is(err, upstream.ErrNoPassword) {
+		return l.blame("backend wants the client's own password, and the client has logged in without one: give the backend a master user, or the client's accounts another home", "no password to pass on")
+	}
+	return l.blame("no proxy secret is configured: set it here and on the backends", "no proxy secret")
+}
+
+// plain logs in with SASL PLAIN.
+func (l *backLogin) plain(account lookup.Account, plain wire.Plain) error {
+	message, err := plain.Message()
+	if err != nil {
+		return fmt.Errorf("log in on the backend: %w", err)
 	}
 	response := wire.EncodeSASL(message)
 	conn := l.b.Conn
-	if l.caps["ID"] {
-		conn.Printf("I ID (%s)\r\n", idList(l.s.Origin(account.Generation).ID()))
-		if !l.caps["SASL-IR"] {
-			if err := conn.Flush(); err != nil {
-				return l.failed("ID", err)
-			}
-		}
-	}
+	l.identify(account)
 	if l.caps["SASL-IR"] {
 		if err := conn.Line("L AUTHENTICATE PLAIN %s", response); err != nil {
 			return l.failed("AUTHENTICATE", err)
 		}
 	}
-	if l.caps["ID"] {
-		if err := l.identified(); err != nil {
-			return err
-		}
+	if err := l.identified(); err != nil {
+		return err
 	}
 	if !l.caps["SASL-IR"] {
-		if err := l.challenge(response); err != nil {
+		if err := conn.Line("L AUTHENTICATE PLAIN"); err != nil {
+			return l.failed("AUTHENTICATE", err)
+		}
+		if _, done, err := l.challenge(); done {
 			return err
+		}
+		if err := conn.Line("%s", response); err != nil {
+			return l.failed("AUTHENTICATE", err)
 		}
 	}
 	l.caps = nil
@@ -165,9 +198,71 @@ func (l *login) authenticate(account lookup.Account) error {
 	return l.outcome(r)
 }
 
-// identified reads the answer to ID. A backend that does not want it gets no
-// identity, which is worth a warning but no failure.
-func (l *login) identified() error {
+// loginCommand logs in with LOGIN, which servers without SASL have (Courier,
+// Exchange in some configurations).
+func (l *backLogin) loginCommand(account lookup.Account, plain wire.Plain) error {
+	l.identify(account)
+	if err := l.identified(); err != nil {
+		return err
+	}
+	l.b.Conn.WriteString("L LOGIN")
+	for _, text := range []string{plain.Authcid, plain.Password} {
+		if err := l.argument(text); err != nil {
+			return err
+		}
+	}
+	if err := l.b.Conn.Line(""); err != nil {
+		return l.failed("LOGIN", err)
+	}
+	l.caps = nil
+	r, err := l.tagged("AUTHENTICATE", "L")
+	if err != nil {
+		return err
+	}
+	return l.outcome(r)
+}
+
+// argument writes a string: quoted where that can hold it, else as a literal. No
+// NUL can be said at all, and an account that has one does not exist.
+func (l *backLogin) argument(text string) error {
+	conn := l.b.Conn
+	switch {
+	case strings.IndexByte(text, 0) >= 0:
+		return fmt.Errorf("%w: NUL in a name or password", lookup.ErrRejected)
+	case strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r >= 0x7f }) < 0:
+		conn.Printf(" \"%s\"", strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text))
+		return nil
+	case l.caps["LITERAL+"] || l.caps["LITERAL-"] && len(text) <= 4096:
+		conn.Printf(" {%d+}\r\n%s", len(text), text)
+		return nil
+	}
+	if err := conn.Line(" {%d}", len(text)); err != nil {
+		return l.failed("LOGIN", err)
+	}
+	if _, done, err := l.challenge(); done {
+		return err
+	}
+	conn.WriteString(text)
+	return nil
+}
+
+// identify says who the client is, where the backend wants to hear it. It is sent
+// along with what follows when that needs no waiting.
+func (l *backLogin) identify(account lookup.Account) {
+	if l.caps["ID"] {
+		l.b.Conn.Printf("I ID (%s)\r\n", idList(l.s.Origin(account.Generation).ID()))
+	}
+}
+
+// identified reads the answer to ID, if it was sent. A backend that does not want
+// it gets no identity, which is worth a warning but no failure.
+func (l *backLogin) identified() error {
+	if !l.caps["ID"] {
+		return nil
+	}
+	if err := l.b.Conn.Flush(); err != nil {
+		return l.failed("ID", err)
+	}
 	r, err := l.tagged("ID", "I")
 	if err == nil && r.word != "OK" {
 		l.s.Log.Warn("backend refuses the client's identity", zap.String("node", l.b.Node), zap.String("reason", clip(r.text)))
@@ -175,42 +270,56 @@ func (l *login) identified() error {
 	return err
 }
 
-// challenge is AUTHENTICATE without an initial response.
-func (l *login) challenge(response string) error {
-	if err := l.b.Conn.Line("L AUTHENTICATE PLAIN"); err != nil {
-		return l.failed("AUTHENTICATE", err)
-	}
-	line, err := l.readLine("AUTHENTICATE")
-	if err != nil {
-		return err
-	}
-	if !strings.HasPrefix(line, "+") {
-		if tag, _, _ := strings.Cut(line, " "); tag == "L" {
-			return l.outcome(parseTagged(line))
+// challenge reads up to a request to go on, and returns its text. done says that
+// the tagged answer came instead: the login has ended as err says.
+func (l *backLogin) challenge() (text string, done bool, err error) {
+	for range maxUntagged {
+		line, err := l.readLine("AUTHENTICATE")
+		switch {
+		case err != nil:
+			return "", true, err
+		case strings.HasPrefix(line, "+"):
+			return strings.TrimPrefix(line[1:], " "), false, nil
+		case strings.HasPrefix(line, "L "):
+			return "", true, l.outcome(parseTagged(line))
+		case !strings.HasPrefix(line, "* "):
+			return "", true, l.rubbish("AUTHENTICATE", line)
 		}
-		return l.rubbish("AUTHENTICATE", line)
+		if err := l.untagged("AUTHENTICATE", line[2:]); err != nil {
+			return "", true, err
+		}
 	}
-	if err := l.b.Conn.Line("%s", response); err != nil {
-		return l.failed("AUTHENTICATE", err)
-	}
-	return nil
+	return "", true, fmt.Errorf("%w: AUTHENTICATE: more than %d untagged lines", router.ErrBackend, maxUntagged)
 }
 
 // outcome reads the answer to the login.
-func (l *login) outcome(r tagged) error {
+func (l *backLogin) outcome(r tagged) error {
 	if r.word == "OK" {
 		l.welcome = welcome{untagged: l.alert, ok: "OK " + r.text}
+		if l.caps == nil {
+			l.caps = capabilityCode(r.text)
+		}
+		l.learn(l.caps, true)
 		return nil
 	}
 	if r.word != "NO" {
 		return l.rubbish("AUTHENTICATE", r.word+" "+r.text)
 	}
-	switch r.code() {
+	switch code := r.code(); code {
 	case "X-MOVED":
 		return router.ErrMoved
+	case "X-OWNER":
+		return &router.OwnerError{Node: r.argument()}
 	case "LIMIT", "INUSE", "EXPIRED", "CONTACTADMIN", "AUTHORIZATIONFAILED":
 		return router.NewRefused(r.text)
 	case "AUTHENTICATIONFAILED", "AUTHFAILED", "PRIVACYREQUIRED", "":
+		switch {
+		case l.login.Judged() && code != "PRIVACYREQUIRED":
+			return fmt.Errorf("%w: by the backend", lookup.ErrRejected)
+		case l.b.Policy().Forward:
+			return l.blame("backend refuses a password that the directory has found right: the two must know the same passwords, or leave them to the backend (unchecked)",
+				"the client's password is refused: "+clip(r.text))
+		}
 		// It is the proxy that the backend does not know, not the user.
 		return l.blame("backend refuses the proxy's login: proxy name and secret must be the same on both, the proxy's address must be in the backend's proxy networks, and the connection must use TLS",
 			"the proxy's login is refused: "+clip(r.text))
@@ -242,9 +351,19 @@ func (t tagged) code() string {
 	return strings.ToUpper(inner[:end])
 }
 
+// argument returns the first word behind the response code's name.
+func (t tagged) argument() string {
+	inner, _, _ := strings.Cut(strings.TrimPrefix(t.text, "["), "]")
+	words := strings.Fields(inner)
+	if len(words) < 2 {
+		return ""
+	}
+	return words[1]
+}
+
 // tagged reads up to the response with the tag. On the way it keeps CAPABILITY
 // and alerts; the rest is the proxy's business and goes no further.
-func (l *login) tagged(step, tag string) (tagged, error) {
+func (l *backLogin) tagged(step, tag string) (tagged, error) {
 	for range maxUntagged {
 		line, err := l.readLine(step)
 		if err != nil {
@@ -264,7 +383,7 @@ func (l *login) tagged(step, tag string) (tagged, error) {
 	return tagged{}, fmt.Errorf("%w: %s: more than %d untagged lines", router.ErrBackend, step, maxUntagged)
 }
 
-func (l *login) untagged(step, text string) error {
+func (l *backLogin) untagged(step, text string) error {
 	word, rest, _ := strings.Cut(text, " ")
 	switch strings.ToUpper(word) {
 	case "BYE":
@@ -283,7 +402,7 @@ func (l *login) untagged(step, text string) error {
 }
 
 // readLine reads a response. Literals in it (some servers' ID) are read over.
-func (l *login) readLine(step string) (string, error) {
+func (l *backLogin) readLine(step string) (string, error) {
 	var text []byte
 	for {
 		line, err := l.b.Conn.ReadLine(maxResponse)
@@ -308,17 +427,17 @@ func (l *login) readLine(step string) (string, error) {
 	return string(text), nil
 }
 
-func (l *login) failed(step string, err error) error {
+func (l *backLogin) failed(step string, err error) error {
 	return fmt.Errorf("%w: %s: %w", router.ErrBackend, step, err)
 }
 
-func (l *login) rubbish(step, line string) error {
+func (l *backLogin) rubbish(step, line string) error {
 	return fmt.Errorf("%w: %s: unexpected answer %q", router.ErrBackend, step, clip(line))
 }
 
 // blame logs a mistake that only the operator can mend, with the way to mend
 // it.
-func (l *login) blame(message, reason string) error {
+func (l *backLogin) blame(message, reason string) error {
 	l.s.Log.Error(message, zap.String("home", l.b.Backend), zap.String("node", l.b.Node), zap.String("reason", reason))
 	return fmt.Errorf("%w: %w", router.ErrOperator, errors.New(reason))
 }

@@ -2,9 +2,39 @@ package imap
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"strings"
 
 	"switchyard/internal/wire"
 )
+
+// authenticate answers AUTHENTICATE (RFC 9051 §6.2.2, RFC 4959).
+func (f *front) authenticate(ctx context.Context, c *command) error {
+	mechanism, ok := c.args.atom()
+	initial, hasInitial := c.args.spaceWord()
+	if !ok || !c.args.end() {
+		return c.wrong("AUTHENTICATE takes a mechanism and at most an initial response")
+	}
+	mechanism = strings.ToUpper(mechanism)
+	switch {
+	case !f.s.MayLogin():
+		return f.private(c)
+	case !slices.Contains(f.s.Mechanisms(), mechanism):
+		return f.conn.Line("%s NO Mechanism is not supported", c.tag)
+	}
+	x := exchange{f: f, c: c, initial: initial, hasInitial: hasInitial}
+	l, err := f.s.Authenticate(ctx, mechanism, x.next)
+	switch {
+	case x.broken != nil:
+		return x.broken
+	case errors.Is(err, wire.ErrSASL):
+		return c.wrong("Malformed " + mechanism + " message")
+	case err != nil:
+		return f.refuse(ctx, c, err)
+	}
+	return f.enter(ctx, c, l, &x)
+}
 
 // exchange is one AUTHENTICATE command's challenges and responses.
 type exchange struct {
@@ -12,43 +42,24 @@ type exchange struct {
 	c          *command
 	initial    string
 	hasInitial bool
+	broken     error // why the exchange came to no end: the client's mistake, or the connection's
 }
 
-// plain is the mechanism PLAIN (RFC 4616).
-func (x *exchange) plain(ctx context.Context) error {
-	message, err := x.next("")
+// next is a sasl.Next.
+func (x *exchange) next(challenge []byte) ([]byte, error) {
+	message, err := x.read(challenge)
 	if err != nil {
-		return err
+		x.broken = err
 	}
-	p, err := wire.ParsePlain(message)
-	if err != nil {
-		return x.c.wrong("Malformed PLAIN message")
-	}
-	return x.f.enter(ctx, x.c, p.Authzid, p.Authcid, p.Password)
+	return message, err
 }
 
-// login is the mechanism LOGIN, which no standard describes: the server asks
-// for the name and for the password.
-func (x *exchange) login(ctx context.Context) error {
-	user, err := x.next("Username:")
-	if err != nil {
-		return err
-	}
-	password, err := x.next("Password:")
-	if err != nil {
-		return err
-	}
-	return x.f.enter(ctx, x.c, "", string(user), string(password))
-}
-
-// next sends a challenge and reads the response, or takes the initial response,
-// once.
-func (x *exchange) next(challenge string) ([]byte, error) {
+func (x *exchange) read(challenge []byte) ([]byte, error) {
 	line := []byte(x.initial)
 	if !x.hasInitial {
 		encoded := ""
-		if challenge != "" {
-			encoded = wire.EncodeSASL([]byte(challenge))
+		if len(challenge) > 0 {
+			encoded = wire.EncodeSASL(challenge)
 		}
 		if err := x.f.conn.Line("+ %s", encoded); err != nil {
 			return nil, err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"switchyard/internal/origin"
 	"switchyard/internal/wire"
@@ -151,28 +150,11 @@ func (f *front) login(ctx context.Context, c *command) error {
 	if !f.s.MayLogin() {
 		return f.private(c)
 	}
-	return f.enter(ctx, c, "", user, password)
-}
-
-// authenticate answers AUTHENTICATE (RFC 9051 §6.2.2, RFC 4959).
-func (f *front) authenticate(ctx context.Context, c *command) error {
-	mechanism, ok := c.args.atom()
-	initial, hasInitial := c.args.spaceWord()
-	if !ok || !c.args.end() {
-		return c.wrong("AUTHENTICATE takes a mechanism and at most an initial response")
+	l, err := f.s.Password(ctx, "", user, password)
+	if err != nil {
+		return f.refuse(ctx, c, err)
 	}
-	mechanism = strings.ToUpper(mechanism)
-	if mechanism != "PLAIN" && mechanism != "LOGIN" {
-		return f.conn.Line("%s NO Mechanism is not supported", c.tag)
-	}
-	if !f.s.MayLogin() {
-		return f.private(c)
-	}
-	x := exchange{f: f, c: c, initial: initial, hasInitial: hasInitial}
-	if mechanism == "LOGIN" {
-		return x.login(ctx)
-	}
-	return x.plain(ctx)
+	return f.enter(ctx, c, l, &exchange{})
 }
 
 // private refuses a password on a connection that anyone can read.
@@ -180,35 +162,27 @@ func (f *front) private(c *command) error {
 	return f.conn.Line("%s NO [PRIVACYREQUIRED] Passwords need TLS here", c.tag)
 }
 
-// enter checks a login, opens the session on the backend and joins it.
-func (f *front) enter(ctx context.Context, c *command, authzid, user, password string) error {
-	b, welcome, err := f.open(ctx, authzid, user, password)
-	if err != nil {
+// enter opens the session on the backend and joins it. x is the exchange that the
+// backend may go on with.
+func (f *front) enter(ctx context.Context, c *command, login *router.Login, x *exchange) error {
+	l := &backLogin{s: f.s, login: login}
+	b, err := f.s.Enter(ctx, login, upstream.IMAP, l.run)
+	switch {
+	case x.broken != nil:
+		return x.broken
+	case err != nil:
 		return f.refuse(ctx, c, err)
 	}
 	defer b.Close()
-	for _, line := range welcome.untagged {
+	for _, line := range l.welcome.untagged {
 		f.conn.Printf("%s\r\n", line)
 	}
-	f.conn.Printf("%s %s\r\n", c.tag, welcome.ok)
+	f.conn.Printf("%s %s\r\n", c.tag, l.welcome.ok)
 	f.quiet = true
 	if err := f.s.Join(ctx, b); err != nil {
 		return err
 	}
 	return errOver
-}
-
-func (f *front) open(ctx context.Context, authzid, user, password string) (*router.Back, welcome, error) {
-	if !f.s.SameAccount(authzid, user) {
-		return nil, welcome{}, f.s.Reject(ctx, "may not act for another")
-	}
-	account, err := f.s.Check(ctx, user, password)
-	if err != nil {
-		return nil, welcome{}, err
-	}
-	l := &login{s: f.s}
-	b, err := f.s.Open(ctx, account, upstream.IMAP, l.run)
-	return b, l.welcome, err
 }
 
 // refuse words a failed login, and says goodbye behind the last try.

@@ -16,7 +16,7 @@ import (
 	"switchyard/router/routertest"
 )
 
-const hello = "S: * OK [CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID AUTH=PLAIN AUTH=LOGIN] px1.example.test ready\n"
+const hello = "S: * OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=LOGIN] px1.example.test ready\n"
 
 // TestDialogue plays what needs no backend.
 func TestDialogue(t *testing.T) {
@@ -26,7 +26,7 @@ func TestDialogue(t *testing.T) {
 	}{
 		"small talk": {`
 			C: a CAPABILITY
-			S: \* CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID AUTH=PLAIN AUTH=LOGIN
+			S: \* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=LOGIN
 			S: a OK Done
 			C: b noop
 			S: b OK Done
@@ -278,7 +278,7 @@ func TestThreeAnswers(t *testing.T) {
 	}
 }
 
-const helloTLS = "S: * OK [CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID STARTTLS LOGINDISABLED] px1.example.test ready\n"
+const helloTLS = "S: * OK [CAPABILITY IMAP4rev1 SASL-IR STARTTLS LOGINDISABLED] px1.example.test ready\n"
 
 func TestStartTLS(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -296,7 +296,7 @@ func TestStartTLS(t *testing.T) {
 			S: a OK Begin TLS negotiation now
 			TLS
 			C: b CAPABILITY
-			S: \* CAPABILITY IMAP4rev1 SASL-IR LITERAL+ ID AUTH=PLAIN AUTH=LOGIN
+			S: \* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=LOGIN
 			S: b OK Done
 			C: c STARTTLS
 			S: c BAD TLS is active already

@@ -3,11 +3,11 @@
 // spliced and not read any more.
 //
 // Before login a client may use CAPABILITY, NOOP, ID, STARTTLS, LOGIN,
-// AUTHENTICATE (PLAIN, LOGIN) and LOGOUT. Capabilities that only a backend can
-// keep are not promised; the backend's own list comes with the answer to the
-// login.
+// AUTHENTICATE and LOGOUT. No capability is promised that a backend lacks; what
+// all have been heard to offer is, and the backend's own list comes with the
+// answer to the login.
 //
-//	S: * OK [CAPABILITY IMAP4rev1 … STARTTLS LOGINDISABLED] px1.example.test ready
+//	S: * OK [CAPABILITY IMAP4rev1 SASL-IR … STARTTLS LOGINDISABLED] px1.example.test ready
 //	C: a STARTTLS
 //	S: a OK Begin TLS negotiation now
 //	C: b LOGIN anna@example.test {6+}
@@ -81,18 +81,35 @@ func (*Protocol) Serve(ctx context.Context, s *router.Session) error {
 	return err
 }
 
-// capabilities is what may be promised before login.
+// kept are the capabilities that a client may take along over its login without
+// asking again, and that this proxy keeps before it: they are promised when all
+// backends offer them.
+var kept = [...]struct{ known, promised string }{
+	{"IMAP4REV2", "IMAP4rev2"}, {"LITERAL+", "LITERAL+"}, {"LITERAL-", "LITERAL-"},
+	{"ID", "ID"}, {"ENABLE", "ENABLE"}, {"IDLE", "IDLE"},
+}
+
+// capabilities is what may be promised before login. SASL-IR ends with it, and is
+// our own.
 func (f *front) capabilities() string {
-	list := []string{"IMAP4rev1", "SASL-IR", "LITERAL+", "ID"}
+	var list strings.Builder
+	list.WriteString("IMAP4rev1 SASL-IR")
+	offer, _ := f.s.Capabilities()
+	for _, c := range kept {
+		if offer.Has(c.known) && (c.known != "LITERAL-" || !offer.Has("LITERAL+")) {
+			list.WriteString(" " + c.promised)
+		}
+	}
 	if f.s.MayStartTLS() {
-		list = append(list, "STARTTLS")
+		list.WriteString(" STARTTLS")
 	}
-	if f.s.MayLogin() {
-		list = append(list, "AUTH=PLAIN", "AUTH=LOGIN")
-	} else {
-		list = append(list, "LOGINDISABLED")
+	if !f.s.MayLogin() {
+		list.WriteString(" LOGINDISABLED")
 	}
-	return strings.Join(list, " ")
+	for _, mechanism := range f.s.Mechanisms() {
+		list.WriteString(" AUTH=" + mechanism)
+	}
+	return list.String()
 }
 
 // refusal words a failed login. It is the only place that does.

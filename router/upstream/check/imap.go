@@ -31,6 +31,9 @@ func IMAP(ctx context.Context, n *Node) (Result, error) {
 	for name := range c.caps {
 		offer[name] = ""
 	}
+	if c.caps["LITERAL+"] {
+		offer["LITERAL-"] = "" // RFC 7888 §5: the one includes the other
+	}
 	n.heard(offer)
 	r, err := c.login()
 	if err == nil {
