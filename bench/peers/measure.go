@@ -50,7 +50,9 @@ func (b *bench) busyRound(w work, r *results) {
 		}
 		c, err := b.start(w, p)
 		if err != nil {
-			r.add(w, p, sample{}, err)
+			if b.ctx.Err() == nil { // else it is not the proxy's fault
+				r.add(w, p, sample{}, err)
+			}
 			continue
 		}
 		defer c.stop()
@@ -66,6 +68,9 @@ func (b *bench) busyRound(w work, r *results) {
 				t.err = b.piece(w, t)
 			}
 		}
+	}
+	if b.ctx.Err() != nil {
+		return
 	}
 	time.Sleep(afterwards)
 	for _, t := range turns {
@@ -135,7 +140,9 @@ func (b *bench) idleRound(w work, r *results) {
 			err = explain(err, c.running.proxy)
 			c.stop()
 		}
-		r.add(w, p, s, err)
+		if b.ctx.Err() == nil {
+			r.add(w, p, s, err)
+		}
 	}
 }
 
