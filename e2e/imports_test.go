@@ -67,7 +67,7 @@ func layer(p string) int {
 		return protocol
 	case p == "lookup" || p == "backend":
 		return vocabulary
-	case p == "lookup/internal/netwin":
+	case strings.HasPrefix(p, "lookup/internal/"):
 		return grammar
 	case strings.HasPrefix(p, "internal/"):
 		return mechanics

@@ -51,7 +51,7 @@ func (db *DB) hash(ctx context.Context, password string) (stored string, err err
 	if err := hash.CheckPassword(password); err != nil {
 		return "", err
 	}
-	busy := db.hashers.do(ctx, func() { stored, err = hash.New(password, db.opts.Argon2) })
+	busy := db.hashers.Do(ctx, func() { stored, err = hash.New(password, db.opts.Argon2) })
 	if busy != nil {
 		return "", busy
 	}

@@ -3,7 +3,6 @@ package nwauth
 import (
 	"context"
 	"errors"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/hashers"
 	"switchyard/lookup/nwauth/hash"
 )
 
@@ -51,12 +51,6 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	o.Argon2 = o.Argon2.WithDefaults()
-	if o.Hashers <= 0 {
-		o.Hashers = runtime.GOMAXPROCS(0)
-	}
-	if o.HashWait == 0 {
-		o.HashWait = 2 * time.Second
-	}
 	if o.LogSize == 0 {
 		o.LogSize = 4 << 20
 	}
@@ -69,7 +63,7 @@ func (o Options) withDefaults() Options {
 // DB is an open database. It is safe for concurrent use.
 type DB struct {
 	opts    Options
-	hashers *hashers
+	hashers *hashers.Pool
 	table   atomic.Pointer[table] // the committer replaces it
 	decoys  *decoys
 	disk    *disk
@@ -97,7 +91,7 @@ func open(dir string, opts Options, step func(string)) (*DB, error) {
 	}
 	db := &DB{
 		opts:    opts,
-		hashers: newHashers(opts.Hashers, opts.HashWait),
+		hashers: hashers.New(opts.Hashers, opts.HashWait),
 		decoys:  newDecoys(),
 		queue:   make(chan *request, queueLength),
 		upgrade: make(chan upgrade, upgradeQueue),
@@ -191,7 +185,7 @@ func (db *DB) Check(ctx context.Context, c lookup.Credentials) (lookup.Account, 
 	}
 	var right bool
 	var broken error
-	if err := db.hashers.do(ctx, func() { right, broken = hash.Verify(stored, c.Password) }); err != nil {
+	if err := db.hashers.Do(ctx, func() { right, broken = hash.Verify(stored, c.Password) }); err != nil {
 		return lookup.Account{}, err
 	}
 	switch {
@@ -206,6 +200,10 @@ func (db *DB) Check(ctx context.Context, c lookup.Credentials) (lookup.Account, 
 	db.offerUpgrade(r, c.Password)
 	return accountOf(r)
 }
+
+// Hashing returns how many passwords are being hashed, how many callers wait for
+// their turn, and how many have waited in vain since the database was opened.
+func (db *DB) Hashing() (running, waiting int, refused uint64) { return db.hashers.Load() }
 
 // AppendAnswer appends what an account is as text, the labels of its record in
 // the form label="value" with a space between two, without taking anything

@@ -53,7 +53,7 @@ func (db *DB) hash(ctx context.Context, password string) (hash string, err error
 	if err := checkPassword(password); err != nil {
 		return "", err
 	}
-	if busy := db.hashers.do(ctx, func() { hash, err = db.passwords.Hash(password) }); busy != nil {
+	if busy := db.hashers.Do(ctx, func() { hash, err = db.passwords.Hash(password) }); busy != nil {
 		return "", busy
 	}
 	return hash, err

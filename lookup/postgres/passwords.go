@@ -1,16 +1,11 @@
 package postgres
 
 import (
-	"context"
-	"errors"
 	"hash/maphash"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"sync"
-	"time"
 
-	"switchyard/lookup"
 	"switchyard/lookup/internal/netwin"
 )
 
@@ -53,43 +48,9 @@ func locked(hash string) bool {
 	return hash == "" || hash[0] == '*' || hash[0] == '!'
 }
 
-var errBusy = errors.New("too many passwords to hash")
-
-// hashers bounds how many passwords are hashed at the same time, and so the
-// processors and the memory that a flood of logins can take.
-type hashers struct {
-	slots chan struct{}
-	wait  time.Duration
-}
-
-func newHashers(n int, wait time.Duration) *hashers {
-	if n <= 0 {
-		n = runtime.GOMAXPROCS(0)
-	}
-	if wait == 0 {
-		wait = 2 * time.Second
-	}
-	return &hashers{slots: make(chan struct{}, n), wait: wait}
-}
-
-// do runs f in a slot, after waiting for one. Errors: ErrUnavailable.
-func (h *hashers) do(ctx context.Context, f func()) error {
-	if err := ctx.Err(); err != nil {
-		return lookup.Unavailable("hash a password", err)
-	}
-	timer := time.NewTimer(h.wait)
-	defer timer.Stop()
-	select {
-	case h.slots <- struct{}{}:
-	case <-ctx.Done():
-		return lookup.Unavailable("wait for a hasher", ctx.Err())
-	case <-timer.C:
-		return lookup.Unavailable("wait for a hasher", errBusy)
-	}
-	defer func() { <-h.slots }()
-	f()
-	return nil
-}
+// Hashing returns how many passwords are being hashed, how many callers wait for
+// their turn, and how many have waited in vain since the database was opened.
+func (db *DB) Hashing() (running, waiting int, refused uint64) { return db.hashers.Load() }
 
 // decoys are hashes of accounts that somebody logs in to, a random sample. One
 // of them is verified for a name that nobody has, always the same for the same

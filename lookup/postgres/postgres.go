@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/hashers"
 	"switchyard/lookup/internal/netwin"
 )
 
@@ -82,7 +83,7 @@ type DB struct {
 	opts      Options
 	pool      *pgxpool.Pool
 	passwords Passwords
-	hashers   *hashers
+	hashers   *hashers.Pool
 	decoys    *decoys
 	schema    schema
 
@@ -111,7 +112,7 @@ func Open(ctx context.Context, dsn string, passwords Passwords, opts Options) (*
 	db := &DB{
 		opts:      opts,
 		passwords: passwords,
-		hashers:   newHashers(opts.Hashers, opts.HashWait),
+		hashers:   hashers.New(opts.Hashers, opts.HashWait),
 		decoys:    newDecoys(),
 		upgrades:  make(chan upgrade, upgradeQueue),
 		closing:   make(chan struct{}),
@@ -275,7 +276,7 @@ func (db *DB) Check(ctx context.Context, c lookup.Credentials) (lookup.Account, 
 	}
 	var right bool
 	var broken error
-	if err := db.hashers.do(ctx, func() { right, broken = db.passwords.Verify(hash, c.Password) }); err != nil {
+	if err := db.hashers.Do(ctx, func() { right, broken = db.passwords.Verify(hash, c.Password) }); err != nil {
 		return lookup.Account{}, err
 	}
 	switch {

@@ -17,6 +17,8 @@ type answer struct {
 	tag []byte // nil: none
 	sum sum
 	buf []byte
+
+	verb Verb // of the command, for the statistics
 }
 
 // run asks the database. The daemon's end does not end a change that is under
@@ -71,6 +73,7 @@ func (a *answer) quick(name string) {
 	if len(line) == bare+1 {
 		line = line[:bare] // no labels
 	}
+	a.s.server.count(Lookup, OK)
 	if a.tag == nil {
 		a.buf = append(line, a.end...)
 		return
@@ -160,8 +163,9 @@ func (a *answer) refuse(err error) {
 func (a *answer) reply(r Reply) {
 	line, err := r.Line()
 	if err != nil {
-		line = string(Dead) + " the answer cannot be carried"
+		r.Kind, line = Dead, string(Dead)+" the answer cannot be carried"
 	}
+	a.s.server.count(a.verb, r.Kind)
 	if a.tag == nil {
 		a.buf = append(a.buf, line...)
 	} else {

@@ -154,6 +154,7 @@ func (m *memory) Search(_ context.Context, pattern string, from, max int) ([]str
 // running is a server that listens.
 type running struct {
 	address string
+	server  *Server
 	db      *memory
 	logs    *observer.ObservedLogs
 	stop    func() // ends it and waits; more than once is fine
@@ -187,7 +188,7 @@ func serveAny(t *testing.T, db Database, opts ServerOptions, address ...string) 
 		}
 	})
 	t.Cleanup(stop)
-	return &running{address: ln.Addr().String(), logs: logs, stop: stop}
+	return &running{address: ln.Addr().String(), server: srv, logs: logs, stop: stop}
 }
 
 func newClient(t *testing.T, opts ClientOptions, servers ...string) *Client {

@@ -119,7 +119,9 @@ type Server struct {
 	feeder    Feeder
 	source    Source
 
-	inFlight atomic.Int64 // tagged requests that wait for db
+	inFlight    atomic.Int64 // tagged requests that wait for db
+	connections atomic.Int64
+	counts      [len(counted)]counts
 }
 
 // maxSecret is the longest secret: with its command it fits an early line.
@@ -202,6 +204,8 @@ func (s *Server) handle(ctx context.Context, nc net.Conn) { s.serve(ctx, nc, fal
 func (s *Server) serve(ctx context.Context, nc net.Conn, trusted bool) {
 	conn := wire.NewConn(nc)
 	defer conn.Close()
+	s.connections.Add(1)
+	defer s.connections.Add(-1)
 	sess := &session{
 		server: s, conn: conn, out: newOutlet(conn, s.opts.Early), client: conn.RemoteAddr(),
 		trusted: trusted, needSecret: s.opts.Secret != "" && !trusted,

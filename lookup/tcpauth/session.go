@@ -163,10 +163,12 @@ func (s *session) answer(ctx context.Context, line []byte) bool {
 		line = command
 	}
 	if name, ok := s.quickName(line); ok {
+		a.verb = Lookup
 		a.quick(name)
 		return true
 	}
 	r, err := ParseRequest(string(line))
+	a.verb = r.Verb
 	switch {
 	case (r.Verb == Quit || r.Verb == Exit) && a.tag == nil:
 		a.reply(Reply{OK, ""})
@@ -240,7 +242,7 @@ func (s *session) background(ctx context.Context, a *answer, r Request) bool {
 		}
 		s.slots <- struct{}{} // the database has time limits
 	}
-	own := &answer{s: s, end: a.end, tag: bytes.Clone(a.tag), sum: a.sum}
+	own := &answer{s: s, end: a.end, tag: bytes.Clone(a.tag), sum: a.sum, verb: a.verb}
 	s.wg.Go(func() {
 		defer func() {
 			<-s.slots
