@@ -10,6 +10,7 @@ import (
 	"switchyard/internal/wire"
 	"switchyard/lookup"
 	"switchyard/router"
+	"switchyard/router/upstream"
 
 	"go.uber.org/zap"
 )
@@ -23,10 +24,12 @@ const (
 	maxInitial = 255
 )
 
-// login is one login on a backend, as the proxy, for a user. Identity and login
-// travel in one write.
+// login is one login on a backend for a user: as the proxy, with the user's own
+// password, or by passing on what client and backend say to each other. Identity
+// and login travel in one write.
 type login struct {
 	s       *router.Session
+	who     *router.Login
 	welcome string // the line that greets the logged-in user
 
 	b       *router.Back
@@ -35,7 +38,7 @@ type login struct {
 
 // run implements router.LoginFunc.
 func (l *login) run(ctx context.Context, b *router.Back, account lookup.Account) error {
-	*l = login{s: l.s, b: b}
+	*l = login{s: l.s, who: l.who, b: b}
 	banner, err := l.reply("banner")
 	if err != nil {
 		return err
@@ -51,6 +54,9 @@ func (l *login) run(ctx context.Context, b *router.Back, account lookup.Account)
 		if err := l.startTLS(ctx); err != nil {
 			return err
 		}
+	}
+	if r := l.who.Relay(); r != nil {
+		return l.relay(account, r)
 	}
 	return l.authenticate(account)
 }
@@ -69,16 +75,21 @@ func (l *login) startTLS(ctx context.Context) error {
 	return nil
 }
 
-// authenticate says who the client is and logs in. The name of the account is
-// the authorisation identity, the proxy's own name the one that logs in.
+// authenticate says who the client is and logs in, in the backend's way. A
+// client's own password goes by USER and PASS, which every server has.
 func (l *login) authenticate(account lookup.Account) error {
-	name, secret := l.b.Login()
-	if secret == "" {
+	plain, err := l.who.Credentials(l.b, account)
+	switch {
+	case errors.Is(err, upstream.ErrNoPassword):
+		return l.blame("backend wants the client's own password, and the client has logged in without one: give the backend a master user, or the client's accounts another home", "no password to pass on")
+	case err != nil:
 		return l.blame("no proxy secret is configured: set it here and on the backends", "no proxy secret")
+	case l.b.Policy().Forward:
+		return l.userPass(account, plain)
 	}
-	message, err := wire.Plain{Authzid: account.Name, Authcid: name, Password: secret}.Message()
+	message, err := plain.Message()
 	if err != nil {
-		return fmt.Errorf("log in as the proxy: %w", err)
+		return fmt.Errorf("log in on the backend: %w", err)
 	}
 	response := wire.EncodeSASL(message)
 	command := "AUTH PLAIN " + response
@@ -86,19 +97,11 @@ func (l *login) authenticate(account lookup.Account) error {
 	if stepwise {
 		command = "AUTH PLAIN"
 	}
-	if l.xclient {
-		l.b.Conn.Printf("XCLIENT %s\r\n", l.s.Origin(account.Generation).XCLIENT(origin.POP3, nil))
-	}
-	if err := l.b.Conn.Line("%s", command); err != nil {
-		return l.failed("AUTH", err)
-	}
-	if l.xclient {
-		if err := l.identified(); err != nil {
-			return err
-		}
+	if err := l.begin(account, command); err != nil {
+		return err
 	}
 	if stepwise {
-		if err := l.challenge(); err != nil {
+		if _, done, err := l.challenge(); done {
 			return err
 		}
 		if err := l.b.Conn.Line("%s", response); err != nil {
@@ -112,6 +115,43 @@ func (l *login) authenticate(account lookup.Account) error {
 	return l.outcome(r)
 }
 
+// userPass logs in with USER and PASS. The second waits for the answer to the
+// first: not every server that wants this can be pipelined to.
+func (l *login) userPass(account lookup.Account, plain wire.Plain) error {
+	if strings.ContainsAny(plain.Authcid+plain.Password, "\r\n\x00") || strings.Contains(plain.Authcid, " ") {
+		return fmt.Errorf("%w: a name or password that no line can hold", lookup.ErrRejected)
+	}
+	if err := l.begin(account, "USER "+plain.Authcid); err != nil {
+		return err
+	}
+	r, err := l.reply("USER")
+	if err != nil {
+		return err
+	}
+	if !r.ok {
+		return l.outcome(r)
+	}
+	if r, err = l.ask("PASS", "PASS "+plain.Password); err != nil {
+		return err
+	}
+	return l.outcome(r)
+}
+
+// begin sends the first command of a login, and who the client is in front of it,
+// in one write.
+func (l *login) begin(account lookup.Account, command string) error {
+	if l.xclient {
+		l.b.Conn.Printf("XCLIENT %s\r\n", l.s.Origin(account.Generation).XCLIENT(origin.POP3, nil))
+	}
+	if err := l.b.Conn.Line("%s", command); err != nil {
+		return l.failed("login", err)
+	}
+	if l.xclient {
+		return l.identified()
+	}
+	return nil
+}
+
 // identified reads the answer to XCLIENT. A backend that does not want it gets
 // no identity, which is worth a warning but no failure.
 func (l *login) identified() error {
@@ -120,25 +160,6 @@ func (l *login) identified() error {
 		l.s.Log.Warn("backend refuses the client's identity", zap.String("node", l.b.Node), zap.String("reason", clip(r.text)))
 	}
 	return err
-}
-
-// challenge reads the request for the SASL response.
-func (l *login) challenge() error {
-	line, err := l.readLine("AUTH")
-	if err != nil {
-		return err
-	}
-	if strings.HasPrefix(line, "+") && !strings.HasPrefix(line, "+OK") {
-		return nil
-	}
-	r, err := l.parse("AUTH", line)
-	if err != nil {
-		return err
-	}
-	if r.ok {
-		return l.rubbish("AUTH", line)
-	}
-	return l.outcome(r)
 }
 
 // outcome reads the answer to the login.
@@ -150,8 +171,17 @@ func (l *login) outcome(r reply) error {
 	switch code := r.code(); {
 	case code == "SYS/TEMP/MOVED":
 		return router.ErrMoved
+	case code == "SYS/TEMP/OWNER":
+		_, node, _ := strings.Cut(r.text, "] ")
+		node, _, _ = strings.Cut(node, " ")
+		return &router.OwnerError{Node: node}
 	case code == "IN-USE", code == "LOGIN-DELAY", code == "SYS/PERM":
 		return router.NewRefused(r.text)
+	case l.who.Judged() && (code == "AUTH" || code == ""):
+		return fmt.Errorf("%w: by the backend", lookup.ErrRejected)
+	case l.b.Policy().Forward && (code == "AUTH" || code == ""):
+		return l.blame("backend refuses a password that the directory has found right: the two must know the same passwords, or leave them to the backend (unchecked)",
+			"the client's password is refused: "+clip(r.text))
 	case code == "AUTH", code == "":
 		// It is the proxy that the backend does not know, not the user.
 		return l.blame("backend refuses the proxy's login: proxy name and secret must be the same on both, the proxy's address must be in the backend's proxy networks, and the connection must use TLS",

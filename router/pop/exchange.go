@@ -2,52 +2,66 @@ package pop
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"strings"
 
 	"switchyard/internal/wire"
 )
+
+// auth answers AUTH (RFC 5034). Without arguments it lists the mechanisms, as
+// clients from before RFC 2449 expect.
+func (f *front) auth(ctx context.Context, args string) error {
+	mechanism, initial, hasInitial := strings.Cut(args, " ")
+	mechanism = strings.ToUpper(mechanism)
+	switch {
+	case mechanism == "":
+		f.conn.WriteString("+OK\r\n")
+		for _, mechanism := range f.s.Mechanisms() {
+			f.conn.Printf("%s\r\n", mechanism)
+		}
+		return f.conn.Line(".")
+	case !f.s.MayLogin():
+		return f.private()
+	case !slices.Contains(f.s.Mechanisms(), mechanism):
+		return f.conn.Line("-ERR Mechanism is not supported")
+	}
+	x := exchange{f: f, initial: initial, hasInitial: hasInitial}
+	l, err := f.s.Authenticate(ctx, mechanism, x.next)
+	switch {
+	case x.broken != nil:
+		return x.broken
+	case errors.Is(err, wire.ErrSASL):
+		return f.wrong("Malformed %s message", mechanism)
+	case err != nil:
+		return f.refuse(ctx, err)
+	}
+	return f.enter(ctx, l, &x)
+}
 
 // exchange is one AUTH command's challenges and responses.
 type exchange struct {
 	f          *front
 	initial    string
 	hasInitial bool
+	broken     error // why the exchange came to no end: the client's mistake, or the connection's
 }
 
-// plain is the mechanism PLAIN (RFC 4616).
-func (x *exchange) plain(ctx context.Context) error {
-	message, err := x.next("")
+// next is a sasl.Next.
+func (x *exchange) next(challenge []byte) ([]byte, error) {
+	message, err := x.read(challenge)
 	if err != nil {
-		return err
+		x.broken = err
 	}
-	p, err := wire.ParsePlain(message)
-	if err != nil {
-		return x.f.wrong("Malformed PLAIN message")
-	}
-	return x.f.enter(ctx, p.Authzid, p.Authcid, p.Password)
+	return message, err
 }
 
-// login is the mechanism LOGIN, which no standard describes: the server asks
-// for the name and for the password.
-func (x *exchange) login(ctx context.Context) error {
-	user, err := x.next("Username:")
-	if err != nil {
-		return err
-	}
-	password, err := x.next("Password:")
-	if err != nil {
-		return err
-	}
-	return x.f.enter(ctx, "", string(user), string(password))
-}
-
-// next sends a challenge and reads the response, or takes the initial response,
-// once.
-func (x *exchange) next(challenge string) ([]byte, error) {
+func (x *exchange) read(challenge []byte) ([]byte, error) {
 	line := []byte(x.initial)
 	if !x.hasInitial {
 		encoded := ""
-		if challenge != "" {
-			encoded = wire.EncodeSASL([]byte(challenge))
+		if len(challenge) > 0 {
+			encoded = wire.EncodeSASL(challenge)
 		}
 		if err := x.f.conn.Line("+ %s", encoded); err != nil {
 			return nil, err

@@ -173,7 +173,11 @@ func (f *front) pass(ctx context.Context, password string) error {
 	if user == "" {
 		return f.wrong("USER first")
 	}
-	return f.enter(ctx, "", user, password)
+	l, err := f.s.Password(ctx, "", user, password)
+	if err != nil {
+		return f.refuse(ctx, err)
+	}
+	return f.enter(ctx, l, &exchange{})
 }
 
 // private refuses a password on a connection that anyone can read.
@@ -181,56 +185,24 @@ func (f *front) private() error {
 	return f.conn.Line("-ERR [SYS/PERM] Passwords need TLS here")
 }
 
-// auth answers AUTH (RFC 5034). Without arguments it lists the mechanisms, as
-// clients from before RFC 2449 expect.
-func (f *front) auth(ctx context.Context, args string) error {
-	mechanism, initial, hasInitial := strings.Cut(args, " ")
-	mechanism = strings.ToUpper(mechanism)
+// enter opens the session on the backend and joins it. x is the exchange that the
+// backend may go on with.
+func (f *front) enter(ctx context.Context, who *router.Login, x *exchange) error {
+	l := &login{s: f.s, who: who}
+	b, err := f.s.Enter(ctx, who, upstream.POP3, l.run)
 	switch {
-	case mechanism == "":
-		f.conn.WriteString("+OK\r\n")
-		if f.s.MayLogin() {
-			f.conn.WriteString("PLAIN\r\nLOGIN\r\n")
-		}
-		return f.conn.Line(".")
-	case mechanism != "PLAIN" && mechanism != "LOGIN":
-		return f.conn.Line("-ERR Mechanism is not supported")
-	case !f.s.MayLogin():
-		return f.private()
-	}
-	x := exchange{f: f, initial: initial, hasInitial: hasInitial}
-	if mechanism == "LOGIN" {
-		return x.login(ctx)
-	}
-	return x.plain(ctx)
-}
-
-// enter checks a login, opens the session on the backend and joins it.
-func (f *front) enter(ctx context.Context, authzid, user, password string) error {
-	b, welcome, err := f.open(ctx, authzid, user, password)
-	if err != nil {
+	case x.broken != nil:
+		return x.broken
+	case err != nil:
 		return f.refuse(ctx, err)
 	}
 	defer b.Close()
-	f.conn.Printf("%s\r\n", welcome)
+	f.conn.Printf("%s\r\n", l.welcome)
 	f.quiet = true
 	if err := f.s.Join(ctx, b); err != nil {
 		return err
 	}
 	return errOver
-}
-
-func (f *front) open(ctx context.Context, authzid, user, password string) (*router.Back, string, error) {
-	if !f.s.SameAccount(authzid, user) {
-		return nil, "", f.s.Reject(ctx, "may not act for another")
-	}
-	account, err := f.s.Check(ctx, user, password)
-	if err != nil {
-		return nil, "", err
-	}
-	l := &login{s: f.s}
-	b, err := f.s.Open(ctx, account, upstream.POP3, l.run)
-	return b, l.welcome, err
 }
 
 // refuse words a failed login, and ends the session behind the last try.

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"switchyard/internal/server"
 	"switchyard/internal/wire"
@@ -69,15 +70,26 @@ func (*Protocol) Serve(ctx context.Context, s *router.Session) error {
 	return err
 }
 
-// capabilities is what may be promised before login (RFC 2449 §6). What depends
-// on the backend comes with its own CAPA, behind the login.
+// kept are the capabilities that a client may take along over its login without
+// asking again: they are promised when all backends offer them (RFC 2449
+// §6). The response codes are our own before the login.
+var kept = [...]string{"TOP", "UIDL", "PIPELINING"}
+
+// capabilities is what may be promised before login. The rest of what a backend
+// has comes with its own CAPA, behind it.
 func (f *front) capabilities() []string {
-	list := []string{"RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"}
+	list := []string{"RESP-CODES", "AUTH-RESP-CODE"}
+	offer, _ := f.s.Capabilities()
+	for _, name := range kept {
+		if offer.Has(name) {
+			list = append(list, name)
+		}
+	}
 	if f.s.MayStartTLS() {
 		list = append(list, "STLS")
 	}
 	if f.s.MayLogin() {
-		list = append(list, "USER", "SASL PLAIN LOGIN")
+		list = append(list, "USER", "SASL "+strings.Join(f.s.Mechanisms(), " "))
 	}
 	return list
 }

@@ -82,7 +82,6 @@ func TestDialogue(t *testing.T) {
 			S: +OK
 			S: RESP-CODES
 			S: AUTH-RESP-CODE
-			S: PIPELINING
 			S: USER
 			S: SASL PLAIN LOGIN
 			S: .
@@ -231,7 +230,6 @@ func TestStartTLS(t *testing.T) {
 			S: +OK
 			S: RESP-CODES
 			S: AUTH-RESP-CODE
-			S: PIPELINING
 			S: STLS
 			S: .
 			C: USER anna
