@@ -72,14 +72,16 @@ func (c *Conn) SetDeadline(t time.Time) {
 	}
 }
 
-// Bind makes reads and writes fail with the context's cause once ctx ends.
-// The returned function undoes it; it returns false if ctx had ended.
+// Bind makes reads fail with the context's cause once ctx ends, and writes a
+// moment later, which is long enough to say what has been done by then: an
+// acknowledgement that is cut off makes the peer do it again. The returned
+// function undoes it; it returns false if ctx had ended.
 func (c *Conn) Bind(ctx context.Context) (release func() bool) {
 	return context.AfterFunc(ctx, func() { c.raw.interrupt(context.Cause(ctx)) })
 }
 
 // Resume lets reads and writes go on behind an interruption by Bind, so that a
-// server can say goodbye.
+// server can say goodbye at leisure.
 func (c *Conn) Resume() { c.raw.stopped.Store(nil) }
 
 // Buffered returns how many bytes were received and not yet read.
@@ -263,12 +265,21 @@ type timed struct {
 	net.Conn
 	idle    atomic.Int64 // nanoseconds; zero: none
 	limit   atomic.Int64 // Unix nanoseconds; zero: none
-	stopped atomic.Pointer[error]
+	stopped atomic.Pointer[stop]
 	read    atomic.Int64
 	written atomic.Int64
 	rebased atomic.Bool
 	swap    sync.Mutex // keeps interrupt and Rebase apart
 }
+
+// stop is an interruption.
+type stop struct {
+	cause  error
+	writes time.Time // when writes end too
+}
+
+// lastWrites is how long writes go on behind an interruption.
+const lastWrites = time.Second
 
 // Base is the connection underneath.
 func (t *timed) Base() net.Conn { return t.Conn }
@@ -303,27 +314,46 @@ func (t *timed) interrupt(cause error) {
 	if t.rebased.Load() {
 		return
 	}
-	t.stopped.Store(&cause)
-	t.Conn.SetDeadline(time.Unix(1, 0))
+	s := &stop{cause, time.Now().Add(lastWrites)}
+	t.stopped.Store(s)
+	t.Conn.SetReadDeadline(time.Unix(1, 0))
+	t.Conn.SetWriteDeadline(s.writes)
 }
 
-// begin sets the deadline for one operation, unless the connection was
-// interrupted before or meanwhile.
-func (t *timed) begin(set func(time.Time) error) error {
-	if err := set(t.deadline()); err != nil {
+// beginRead sets the deadline for one read, unless the connection was interrupted
+// before or meanwhile.
+func (t *timed) beginRead() error {
+	if err := t.Conn.SetReadDeadline(t.deadline()); err != nil {
 		return err
 	}
-	if cause := t.stopped.Load(); cause != nil {
-		return *cause
+	if s := t.stopped.Load(); s != nil {
+		return s.cause
 	}
 	return nil
+}
+
+// beginWrite sets the deadline for one write; interrupted before or meanwhile, it
+// is near.
+func (t *timed) beginWrite() error {
+	d := t.deadline()
+	if err := t.Conn.SetWriteDeadline(d); err != nil {
+		return err
+	}
+	s := t.stopped.Load()
+	switch {
+	case s == nil || !d.IsZero() && d.Before(s.writes):
+		return nil
+	case !time.Now().Before(s.writes):
+		return s.cause
+	}
+	return t.Conn.SetWriteDeadline(s.writes)
 }
 
 // end explains an error by the interruption that caused it.
 func (t *timed) end(err error) error {
 	if err != nil {
-		if cause := t.stopped.Load(); cause != nil {
-			return *cause
+		if s := t.stopped.Load(); s != nil {
+			return s.cause
 		}
 	}
 	return err
@@ -335,7 +365,7 @@ func (t *timed) Read(p []byte) (int, error) {
 		t.read.Add(int64(n))
 		return n, err
 	}
-	if err := t.begin(t.Conn.SetReadDeadline); err != nil {
+	if err := t.beginRead(); err != nil {
 		return 0, err
 	}
 	n, err := t.Conn.Read(p)
@@ -349,7 +379,7 @@ func (t *timed) Write(p []byte) (int, error) {
 		t.written.Add(int64(n))
 		return n, err
 	}
-	if err := t.begin(t.Conn.SetWriteDeadline); err != nil {
+	if err := t.beginWrite(); err != nil {
 		return 0, err
 	}
 	n, err := t.Conn.Write(p)
