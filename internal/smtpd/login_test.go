@@ -266,12 +266,17 @@ func TestPrivateParameters(t *testing.T) {
 		S: 501 5.5.4 malformed parameter XRCPTFORWARD
 		C: RCPT TO:<b@x.test> XRCPTFORWARD=aG9tZS1nZW5lcmF0aW9uPTc=
 		S: 250 *
+		C: RCPT TO:<c@far.test> XRELAY=yes
+		S: 501 5.5.4 malformed parameter XRELAY
+		C: RCPT TO:<c@far.test> XRELAY
+		S: 250 *
 		C: QUIT
 		S: 221 *`)
 	p.result()
 	f.wantLog(t, `auth PLAIN "" "b" "secret"`,
 		`mail "" {Size:0 Body: UTF8:false Ret: EnvID: Auth:a@x Trace:5}`,
-		`rcpt "b@x.test" {Notify: ORcptType: ORcpt: Relay:false Generation:7}`, "reset")
+		`rcpt "b@x.test" {Notify: ORcptType: ORcpt: Relay:false Generation:7}`,
+		`rcpt "c@far.test" {Notify: ORcptType: ORcpt: Relay:true Generation:0}`, "reset")
 }
 
 func TestTrace(t *testing.T) {

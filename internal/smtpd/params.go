@@ -133,7 +133,7 @@ func parseRcpt(s string, o offers) (p RcptParams, err error) {
 				p.ORcpt, ok = decodeText(text, 500)
 			}
 		case a.key == "XRELAY" && o.private:
-			p.Relay = true
+			p.Relay, ok = true, !a.hasValue
 		case a.key == "XRCPTFORWARD" && o.private:
 			p.Generation, err = origin.ParseForward(a.value)
 			ok = err == nil && a.hasValue
