@@ -41,7 +41,10 @@ func testPasswords(t *testing.T, c *postgrestest.Server) {
 	defer db.Close()
 	// A locked account is verified like others, against somebody else's hash.
 	postgrestest.ExecSQL(t, dsn, `UPDATE switchyard.users SET hash = '!' || hash WHERE name = 'berta@example.test'`)
-	for _, name := range []string{"anna@example.test", "nobody@example.test", "not a name", "berta@example.test"} {
+	if _, err := db.Set(t.Context(), "team@example.test", nil, map[string]string{"alias": "anna@example.test"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"anna@example.test", "nobody@example.test", "not a name", "berta@example.test", "team@example.test"} {
 		before := verified.Load()
 		_, err := db.Check(t.Context(), lookup.Credentials{Name: name, Password: "sesame-2"})
 		if !errors.Is(err, lookup.ErrRejected) || verified.Load() != before+1 {

@@ -84,7 +84,11 @@ type state struct {
 // set is the state after a Set. It does not write to old's labels.
 func (old state) set(name string, hash *string, labels map[string]string) (state, error) {
 	if !old.live && hash == nil {
-		return state{}, lookup.ErrAbsent
+		if labels[netwin.Alias] == "" {
+			return state{}, lookup.ErrAbsent
+		}
+		locked := netwin.Locked
+		hash = &locked
 	}
 	r := Record{Name: name, Hash: old.record.Hash, Labels: make(map[string]string, len(old.record.Labels)+len(labels))}
 	if hash != nil {
