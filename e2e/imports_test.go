@@ -89,6 +89,7 @@ var sideways = map[string]string{
 	"backend/queue backend/access":              "the queue delivers to those who live here, and the gate says who",
 	"backend/imap/search backend/imap/syntax":   "criteria are read by the grammar",
 	"backend/queue lookup/resolve":              "recipients are resolved in one way, by proxies and backends alike",
+	"router/sasl/token router/sasl":             "tokens are one of the mechanisms",
 	"lookup/module lookup/tcpauth":              "the same protocol, on pipes instead of TCP",
 }
 
@@ -156,6 +157,8 @@ var homes = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/daemon", "router/console", "cmd/proxyd", "cmd/tcpauthd"},
 	"github.com/sergeymakinen/go-crypt":   {"lookup/nwauth", "lookup/nwauth/hash"},
 	"github.com/spf13/cobra":              {"cmd/switchyard"},
+	"github.com/coreos/go-oidc/v3":        {"router/sasl/token"},
+	"github.com/xdg-go/scram":             {"router/sasl"},
 	"github.com/xdg-go/stringprep":        {"lookup/nwauth/hash"},
 	"github.com/zeebo/xxh3":               {"backend/effect", "backend/store", "backend/store/segment"},
 	"go.uber.org/zap":                     {"*"},

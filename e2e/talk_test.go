@@ -161,7 +161,7 @@ func (c *cluster) answer(k *talk, protocol string, a harness.Account) string {
 		k.wantReply("220")
 		k.say("EHLO client.example.org")
 		k.wantReply("250")
-		k.say("AUTH PLAIN %s", base64.StdEncoding.EncodeToString([]byte("\x00"+a.Name+"\x00"+a.Password)))
+		k.say("AUTH PLAIN %s", plainResponse(a))
 		return k.reply()
 	case "lmtp":
 		k.wantReply("220")
@@ -205,4 +205,9 @@ func (k *talk) logOut(protocol string) {
 		k.t.Errorf("%s: %q behind the goodbye", protocol, rest)
 	}
 	k.conn.Close()
+}
+
+// plainResponse is what SASL PLAIN says for an account.
+func plainResponse(a harness.Account) string {
+	return base64.StdEncoding.EncodeToString([]byte("\x00" + a.Name + "\x00" + a.Password))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/tls"
+	"fmt"
 
 	"switchyard/backend/access"
 	"switchyard/backend/imap"
@@ -10,10 +11,13 @@ import (
 	"switchyard/backend/queue"
 	"switchyard/backend/smtp"
 	"switchyard/backend/textindex"
+	"switchyard/cmd/internal/directory"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
 	"switchyard/internal/server"
 	"switchyard/internal/tlsconf"
+	"switchyard/lookup"
+	"switchyard/lookup/resolve"
 
 	"go.uber.org/zap"
 )
@@ -43,8 +47,11 @@ func gateOptions(c *conf.Config, log *zap.Logger) access.Options {
 }
 
 // queueOptions translates where outbound mail goes.
-func queueOptions(c *conf.Config, log *zap.Logger) (queue.Options, error) {
-	o := queue.Options{Hostname: c.Backendd.Hostname, Domains: c.Cluster.Domains, Logger: log.Named("queue")}
+func queueOptions(c *conf.Config, accounts lookup.Directory, filter queue.Filter, log *zap.Logger) (queue.Options, error) {
+	o := queue.Options{Hostname: c.Backendd.Hostname, Domains: c.Cluster.Domains, Filter: filter, Logger: log.Named("queue")}
+	if err := resolvers(c, accounts, &o); err != nil {
+		return o, fmt.Errorf("directory.resolve: %w", err)
+	}
 	toProxies, err := tlsconf.Client(c.Path(c.Cluster.CAFile))
 	if err != nil {
 		return o, err
@@ -64,6 +71,18 @@ func queueOptions(c *conf.Config, log *zap.Logger) (queue.Options, error) {
 		o.Relay = []queue.Server{{Address: c.Backendd.Relay, Mode: mode}}
 	}
 	return o, nil
+}
+
+// resolvers makes what follows aliases, and what follows forwards too.
+func resolvers(c *conf.Config, accounts lookup.Directory, o *queue.Options) (err error) {
+	how := directory.Resolve(c)
+	how.Domains = append([]string{}, how.Domains...) // none is none
+	if o.Chains, err = resolve.New(accounts, how); err != nil {
+		return err
+	}
+	how.LeaveForwards = true
+	o.Resolver, err = resolve.New(accounts, how)
+	return err
 }
 
 // listening is an open socket and who serves its connections; without a

@@ -81,7 +81,8 @@ func run(flags daemon.Flags) error {
 		}
 	}()
 	gate := access.New(c.Backendd.Backend, accounts, mail, gateOptions(c, log))
-	out, err := queueOptions(c, log)
+	filter := newRules(c, log)
+	out, err := queueOptions(c, accounts, filter, log)
 	if err != nil {
 		return err
 	}
@@ -89,6 +90,7 @@ func run(flags daemon.Flags) error {
 	if err != nil {
 		return fmt.Errorf("read the outbound queue: %w", err)
 	}
+	filter.queue.Store(outbound)
 	listeners, err := listen(c, gate, outbound, texts, log)
 	if err != nil {
 		return err

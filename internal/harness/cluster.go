@@ -41,6 +41,9 @@ type Spec struct {
 	// empty.
 	Cache string
 
+	// Resolve is the [directory.resolve] table of all; the defaults when empty.
+	Resolve string
+
 	// Directory replaces the [directory] tables; the cluster's own tcpauthd
 	// when empty.
 	Directory string
@@ -50,6 +53,9 @@ type Spec struct {
 
 	// ProxyExtra are more lines for each proxy's [proxyd] table.
 	ProxyExtra string
+
+	// BackendExtra are more lines for each backend's [backendd] table.
+	BackendExtra string
 
 	// Progress is told what is being done; nil: nobody.
 	Progress func(step string)
@@ -79,7 +85,7 @@ type Backend struct {
 	Name   string
 	Config string
 	Data   string
-	Addr   map[string]string // by service: imap, pop3, submission, lmtp, admin
+	Addr   map[string]string // by service: imap, pop3, submission, lmtp, managesieve, admin
 }
 
 // Proxy is one proxyd.
@@ -88,8 +94,8 @@ type Proxy struct {
 	Name   string
 	Config string
 
-	// Addr has the listeners by name: imap, pop3, submission and smtp offer
-	// STARTTLS; imaps, pop3s and submissions are TLS from the start; admin;
+	// Addr has the listeners by name: imap, pop3, submission, smtp and
+	// managesieve offer STARTTLS; imaps, pop3s and submissions are TLS from the start; admin;
 	// and with ProxyHeader imap-haproxy, pop3-haproxy, smtp-haproxy.
 	Addr map[string]string
 }

@@ -15,12 +15,12 @@ var (
 		{"imap", "imap", "starttls", false}, {"imaps", "imap", "implicit", false},
 		{"pop3", "pop3", "starttls", false}, {"pop3s", "pop3", "implicit", false},
 		{"submission", "submission", "starttls", false}, {"submissions", "submission", "implicit", false},
-		{"smtp", "smtp", "starttls", false},
+		{"smtp", "smtp", "starttls", false}, {"managesieve", "managesieve", "starttls", false},
 	}
 	headerListeners = []listener{
 		{"imap-haproxy", "imap", "starttls", true}, {"pop3-haproxy", "pop3", "starttls", true}, {"smtp-haproxy", "smtp", "starttls", true},
 	}
-	backendServices = []string{"imap", "pop3", "submission", "lmtp"}
+	backendServices = []string{"imap", "pop3", "submission", "lmtp", "managesieve"}
 )
 
 type listener struct {
@@ -110,6 +110,8 @@ kind = "tcpauth"
 [directory.tcpauth]
 servers = ["{{.TCPAddr}}"]
 secret = { file = "tcpauth.secret" }
+{{end}}{{if .Resolve}}[directory.resolve]
+{{.Resolve}}
 {{end}}{{if .Cache}}[directory.cache]
 {{.Cache}}
 {{end}}
@@ -122,6 +124,7 @@ imap = "{{.Addr.imap}}"
 pop3 = "{{.Addr.pop3}}"
 submission = "{{.Addr.submission}}"
 lmtp = "{{.Addr.lmtp}}"
+managesieve = "{{.Addr.managesieve}}"
 {{end}}{{.Foreign}}
 `
 
@@ -139,6 +142,7 @@ data = "{{.Self.Name}}"
 certificate = { cert_file = "{{.Self.Name}}.pem", key_file = "{{.Self.Name}}.key" }
 proxy_networks = ["127.0.0.0/8"]
 proxies = [{{range $i, $p := .Proxies}}{{if $i}}, {{end}}"{{$p.Addr.smtp}}"{{end}}]
+{{.BackendExtra}}
 {{range $service, $address := .Self.Addr}}{{if ne $service "admin"}}
 [[backendd.listen]]
 protocol = "{{$service}}"
@@ -175,7 +179,7 @@ func (c *Cluster) writeBackend(b *Backend) error {
 	if _, _, err := c.CA.Issue(b.Name, c.Spec.Host, "localhost"); err != nil {
 		return err
 	}
-	return c.write(b.Config, shared+backendConfig, map[string]any{"Self": b})
+	return c.write(b.Config, shared+backendConfig, map[string]any{"Self": b, "BackendExtra": c.Spec.BackendExtra})
 }
 
 func (c *Cluster) writeProxy(p *Proxy) error {
@@ -197,7 +201,7 @@ func (c *Cluster) writeProxy(p *Proxy) error {
 
 func (c *Cluster) write(path, text string, more map[string]any) error {
 	values := map[string]any{
-		"Domain": c.Spec.Domain, "DefaultBackend": c.Spec.DefaultBackend, "BackTLS": c.Spec.BackTLS, "Cache": c.Spec.Cache,
+		"Domain": c.Spec.Domain, "DefaultBackend": c.Spec.DefaultBackend, "BackTLS": c.Spec.BackTLS, "Cache": c.Spec.Cache, "Resolve": c.Spec.Resolve,
 		"Directory": c.Spec.Directory, "Foreign": c.Spec.Foreign, "TCPAddr": c.TCPAddr, "Backends": c.Backends, "Proxies": c.Proxies,
 	}
 	for k, v := range more {
