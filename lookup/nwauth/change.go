@@ -11,7 +11,8 @@ import (
 	"switchyard/lookup/nwauth/hash"
 )
 
-// Set adds a user or changes one. A nil password leaves the password as it is.
+// Set adds a user or changes one. A nil password leaves the password as it is,
+// which is none for a new alias: nobody can log in to it.
 // The labels are merged into those that are there; one with an empty value is
 // removed. It returns whether the user is new, once the change is on disk.
 //
@@ -87,8 +88,10 @@ func (old state) set(name string, stored *string, labels map[string]string) (sta
 	switch {
 	case old.live():
 		r = line{name, old.rest}.record()
-	case stored == nil:
+	case stored == nil && labels[netwin.Alias] == "":
 		return state{}, lookup.ErrAbsent
+	case stored == nil:
+		r.Hash = netwin.Locked
 	}
 	if stored != nil {
 		r.Hash = *stored

@@ -166,6 +166,20 @@ func TestSetRefuses(t *testing.T) {
 	}
 }
 
+// TestSetAlias: an alias needs no password, and none logs in to it.
+func TestSetAlias(t *testing.T) {
+	db := openTest(t, t.TempDir(), quickOptions)
+	set(t, db, "team@x.test", "", "alias", "anna@x.test,bob@x.test")
+	if a, err := db.Lookup(t.Context(), "team@x.test"); err != nil || a.Attributes["alias"] != "anna@x.test,bob@x.test" {
+		t.Errorf("got %+v, %v", a, err)
+	}
+	for _, password := range []string{"", "*", "x"} {
+		if _, err := db.Check(t.Context(), lookup.Credentials{Name: "team@x.test", Password: password}); !errors.Is(err, lookup.ErrRejected) {
+			t.Errorf("password %q: %v", password, err)
+		}
+	}
+}
+
 func TestGeneration(t *testing.T) {
 	dir := t.TempDir()
 	db := openTest(t, dir, quickOptions)

@@ -11,7 +11,8 @@ import (
 	"switchyard/lookup"
 )
 
-// Set adds a user or changes one. A nil password leaves the password as it is.
+// Set adds a user or changes one. A nil password leaves the password as it is,
+// which is none for a new alias: nobody can log in to it.
 // The labels are merged into those that are there; one with an empty value is
 // removed. It returns whether the user is new, once the change is durable.
 //

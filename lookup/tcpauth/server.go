@@ -27,7 +27,7 @@ type Database interface {
 	lookup.Directory
 
 	// Set adds a user or changes one. A nil password leaves the password as
-	// it is; labels are merged, one with an empty value is removed. The
+	// it is, and is for a new name if it has the label "alias"; labels are merged, one with an empty value is removed. The
 	// change is durable when Set returns.
 	Set(ctx context.Context, name string, password *string, labels map[string]string) (added bool, err error)
 

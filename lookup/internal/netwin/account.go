@@ -9,7 +9,7 @@ import (
 	"switchyard/lookup"
 )
 
-// The labels that mean something to an account. All but Generation are
+// The labels that mean something to an account. All but Generation and Alias are
 // NetWin's own.
 const (
 	Home       = "tohost"
@@ -17,7 +17,11 @@ const (
 	Status     = "mailstatus"
 	Quota      = "quota"
 	Forward    = "fwd"
+	Alias      = "alias" // a record that is none: its mail goes elsewhere
 )
+
+// Locked is the hash of a record that nobody can log in to.
+const Locked = "*"
 
 // Account makes an account of its labels, which the account's Attributes keep.
 // The name is clean. A homegen that is no number is an error, since routing
