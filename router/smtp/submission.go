@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 
 	"switchyard/internal/origin"
 	"switchyard/internal/smtpd"
-	"switchyard/lookup"
+	"switchyard/internal/wire"
 	"switchyard/router"
 	"switchyard/router/upstream"
 )
@@ -31,7 +33,7 @@ func (*Submission) Busy() string { return busy }
 
 // Serve implements router.Protocol.
 func (p *Submission) Serve(ctx context.Context, s *router.Session) error {
-	f := &submission{s: s}
+	f := &submission{s: s, maxSize: p.o.MaxSize}
 	o := p.o.dialogue(s)
 	o.RequireAuth = true
 	err := ended(smtpd.Serve(ctx, s.Conn, o, func(c *smtpd.Conn) smtpd.Session { f.conn = c; return f }))
@@ -53,6 +55,8 @@ type submission struct {
 	s    *router.Session
 	conn *smtpd.Conn
 	back *router.Back // behind the login
+
+	maxSize int64
 }
 
 // errBeforeLogin cannot happen: smtpd answers 530.
@@ -77,59 +81,66 @@ func believe(s *router.Session, o origin.Origin) error {
 	return nil
 }
 
-// Auth implements smtpd.Authenticator: check the password, go to the backend
-// that owns the account, log in there as the proxy for the user.
+// Offers implements smtpd.Offerer. A client does not ask again behind its login, so
+// that what is promised is what all backends offer there, and no more than this
+// proxy's own bound of the size.
+func (f *submission) Offers() []string {
+	offer, _ := f.s.Capabilities()
+	var out []string
+	for _, keyword := range kept {
+		params, ok := offer[keyword]
+		if !ok {
+			continue
+		}
+		if keyword == "SIZE" && f.maxSize > 0 {
+			if n, err := strconv.ParseInt(params, 10, 64); err != nil || n == 0 || n > f.maxSize {
+				params = strconv.FormatInt(f.maxSize, 10)
+			}
+		}
+		out = append(out, strings.TrimSuffix(keyword+" "+params, " "))
+	}
+	return out
+}
+
+// kept are the extensions that work through a splice.
+var kept = [...]string{
+	"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING", "BINARYMIME", "SMTPUTF8", "DSN", "SIZE", "LIMITS",
+	"FUTURERELEASE", "DELIVERBY", "MT-PRIORITY", "REQUIRETLS",
+}
+
+// Mechanisms implements smtpd.Mechanist.
+func (f *submission) Mechanisms() []string { return f.s.Mechanisms() }
+
+// Exchange implements smtpd.Mechanist: find out who it is, go to the backend that
+// owns the account, log in there for the user.
+func (f *submission) Exchange(ctx context.Context, mechanism string, next func([]byte) ([]byte, error)) error {
+	l, err := f.s.Authenticate(ctx, mechanism, next)
+	return f.settle(ctx, l, err)
+}
+
+// Auth implements smtpd.Authenticator.
 func (f *submission) Auth(ctx context.Context, c smtpd.Credentials) error {
-	b, err := f.login(ctx, c)
+	l, err := f.s.Password(ctx, c.Authzid, c.Username, c.Password)
+	return f.settle(ctx, l, err)
+}
+
+// settle takes a login to its backend.
+func (f *submission) settle(ctx context.Context, l *router.Login, err error) error {
 	if err == nil {
-		f.back = b
-		return smtpd.ErrTakeOver
+		b := &submissionLogin{f: f, login: l}
+		if f.back, err = f.s.Enter(ctx, l, upstream.Submission, b.run); err == nil {
+			return smtpd.ErrTakeOver
+		}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if errors.Is(err, wire.ErrSASL) {
+		return err
 	}
 	r := loginReply(f.s, err)
 	if f.s.Exhausted() {
 		return fmt.Errorf("%w: %w", smtpd.ErrAuthFailures, r)
 	}
 	return r
-}
-
-func (f *submission) login(ctx context.Context, c smtpd.Credentials) (*router.Back, error) {
-	if !f.s.SameAccount(c.Authzid, c.Username) {
-		return nil, f.s.Reject(ctx, "the authorisation identity is not the login's own")
-	}
-	account, err := f.s.Check(ctx, c.Username, c.Password)
-	if err != nil {
-		return nil, err
-	}
-	return f.s.Open(ctx, account, upstream.Submission, f.enter)
-}
-
-// enter is the login on the backend, a router.LoginFunc.
-func (f *submission) enter(ctx context.Context, rb *router.Back, account lookup.Account) error {
-	b := &back{Back: rb, s: f.s, hail: "EHLO"}
-	if _, secret := b.Login(); secret == "" {
-		return b.blame("no proxy secret is configured: set it here and on the backends", "no proxy secret")
-	}
-	o := f.s.Origin(account.Generation)
-	o.HELO = f.conn.Hello()
-	if err := b.hello(ctx, o); err != nil {
-		return err
-	}
-	r, err := b.authenticate(account.Name)
-	switch {
-	case err != nil:
-		return err
-	case r.Code == 235:
-		return nil
-	case r.Enhanced == "4.1.6":
-		return router.ErrMoved
-	case r.Enhanced == "5.7.13":
-		return router.NewRefused(r.Text)
-	case r.Permanent():
-		return b.noProxy(r)
-	default:
-		return fmt.Errorf("%w: AUTH: %s", router.ErrBackend, clip(r.Error()))
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Offer is what a server says it can do: capabilities of IMAP, lines of POP3's
@@ -175,30 +176,81 @@ func intersect(a, b Offer) Offer {
 }
 
 // shared is what of two parameters is true for both; false when nothing is left
-// of two lists.
+// of two lists. Numbers are bounds (SIZE 1000, LIMITS RCPTMAX=100), and so are
+// moments (FUTURERELEASE 86400 2026-01-02T15:04:05Z): the smaller ones hold.
 func shared(a, b string) (string, bool) {
-	if a == b {
+	words, others := strings.Fields(a), strings.Fields(b)
+	switch {
+	case a == b:
 		return a, true
+	case len(words) == 0 && len(others) > 0 && isBound(others[0]):
+		return b, true
+	case len(others) == 0 && len(words) > 0 && isBound(words[0]):
+		return a, true
+	case len(words) == 0 || len(others) == 0:
+		return "", true
 	}
+	if least, ok := leastOf(words, others); ok {
+		return strings.Join(least, " "), true
+	}
+	both := slices.DeleteFunc(words, func(w string) bool { return !slices.Contains(others, w) })
+	return strings.Join(both, " "), len(both) > 0
+}
+
+func isBound(word string) bool {
+	_, err := strconv.ParseUint(word, 10, 64)
+	return err == nil
+}
+
+// leastOf returns the smaller of each two bounds; false unless all are.
+func leastOf(a, b []string) ([]string, bool) {
+	if len(a) != len(b) {
+		return nil, false
+	}
+	out := make([]string, len(a))
+	for i := range a {
+		name, value, named := strings.Cut(a[i], "=")
+		other := b[i]
+		if named {
+			var ok bool
+			if other, ok = strings.CutPrefix(other, name+"="); !ok {
+				return nil, false
+			}
+		} else {
+			name, value = "", a[i]
+		}
+		less, ok := lesser(value, other)
+		if !ok {
+			return nil, false
+		}
+		if named {
+			less = name + "=" + less
+		}
+		out[i] = less
+	}
+	return out, true
+}
+
+// lesser returns the smaller of two numbers, of which zero is no bound (RFC 1870
+// §5), or the earlier of two moments.
+func lesser(a, b string) (string, bool) {
 	n, errA := strconv.ParseUint(a, 10, 64)
 	m, errB := strconv.ParseUint(b, 10, 64)
-	switch numbers := errA == nil || errB == nil; {
-	case errA == nil && errB == nil:
-		// Zero is no bound (RFC 1870 §5).
+	if errA == nil && errB == nil {
 		if n == 0 || m != 0 && m < n {
 			return b, true
 		}
 		return a, true
-	case numbers && a == "":
-		return b, true
-	case numbers && b == "":
-		return a, true
-	case a == "" || b == "":
-		return "", true
 	}
-	words := strings.Fields(b)
-	both := slices.DeleteFunc(strings.Fields(a), func(w string) bool { return !slices.Contains(words, w) })
-	return strings.Join(both, " "), len(both) > 0
+	s, errA := time.Parse(time.RFC3339, a)
+	t, errB := time.Parse(time.RFC3339, b)
+	if errA != nil || errB != nil {
+		return "", false
+	}
+	if t.Before(s) {
+		return b, true
+	}
+	return a, true
 }
 
 // common is what all backends offer, for one topology.

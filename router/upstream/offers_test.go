@@ -63,7 +63,8 @@ func TestCapabilities(t *testing.T) {
 func TestShared(t *testing.T) {
 	for _, c := range []struct{ a, b, want string }{
 		{"1000", "2000", "1000"}, {"0", "500", "500"}, {"", "500", "500"}, {"0", "", ""}, {"PLAIN LOGIN", "LOGIN CRAM-MD5", "LOGIN"},
-		{"x", "", ""}, {"same one", "same one", "same one"},
+		{"x", "", ""}, {"RCPTMAX=100", "RCPTMAX=50", "RCPTMAX=50"},
+		{"100 2026-01-02T15:04:05Z", "90 2026-01-02T15:04:09Z", "90 2026-01-02T15:04:05Z"}, {"same one", "same one", "same one"},
 	} {
 		for _, swap := range []bool{false, true} {
 			a, b := c.a, c.b
