@@ -102,6 +102,9 @@ func (m *Machine) committed(shard uint8) {
 		}
 	}
 	m.execs = drop(m.execs, done)
+	if !m.writes(shard) { // a number means the writer's record only as far as the logs are the same
+		commit = min(commit, m.shards[shard].matched)
+	}
 	seen := func(w *wish) bool { return w.shard == shard && w.ready && w.seq <= commit }
 	for _, w := range m.wishes {
 		if seen(w) {
@@ -166,7 +169,7 @@ func (m *Machine) read(ev Read) {
 	sh := &m.shards[ev.Shard]
 	alone := m.member && m.epoch.Alone() == m.cfg.Self
 	switch {
-	case !m.cfg.Fenced && (m.member && m.epoch.Alone() != Nobody || !m.member && m.epoch != 0):
+	case !m.cfg.Fenced && sh.commit >= sh.floor && (m.member && m.epoch.Alone() != Nobody || !m.member && m.epoch != 0):
 		// On one node a client sees nothing go back; across both it may.
 		m.do(Answer{ID: ev.ID, Outcome: OK, Seq: sh.commit})
 	case m.writes(ev.Shard) && sh.commit >= sh.floor && (alone || m.now < m.peer.lease):
@@ -191,7 +194,11 @@ func (m *Machine) readAt(r ReadAt) {
 
 // timeOut ends what has waited too long.
 func (m *Machine) timeOut() {
-	late := func(w *wish) bool { return w.deadline <= m.now }
+	m.giveUp(func(w *wish) bool { return w.deadline <= m.now })
+}
+
+// giveUp ends wishes without a yes.
+func (m *Machine) giveUp(late func(*wish) bool) {
 	for _, w := range m.wishes {
 		if late(w) {
 			o := Busy

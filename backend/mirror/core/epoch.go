@@ -1,9 +1,6 @@
 package core
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // Node is one of the two nodes of a pair.
 type Node uint8
@@ -105,14 +102,13 @@ func (s spans) pos(seq uint64) Pos {
 	return Pos{e, seq}
 }
 
-// add counts one more record.
+// add counts one more record. It changes s, as append does.
 func (s spans) add(e Epoch, seq uint64) spans {
 	if n := len(s); n > 0 && s[n-1].Epoch == e {
-		s = slices.Clone(s)
 		s[n-1].Last = seq
 		return s
 	}
-	return append(slices.Clone(s), Span{e, seq})
+	return append(s, Span{e, seq})
 }
 
 // common returns the newest record up to which two logs are the same. Since an

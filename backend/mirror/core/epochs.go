@@ -5,17 +5,21 @@ package core
 // that it promised to be ready for. It also may in the next one if nobody but
 // itself can have made that: because it is its own, or because it followed an
 // epoch of its own.
+//
+// It never takes part in the epoch in which it went down: the other node may
+// have records of it that were not durable here, and their numbers would be
+// given again.
 func (m *Machine) takesPart(e Epoch) bool {
 	s := m.saved
 	switch {
-	case e == 0:
+	case e == 0, e == m.was:
 		return false
-	case e == s.Epoch, e == s.Prepared:
+	case e == s.Epoch, e == s.Prepared, e == s.Forced:
 		return true
 	case s.Epoch == 0 || !m.cfg.Fenced:
 		return false
 	}
-	return e.Number() == s.Epoch.Number()+1 && (e.Alone() == m.cfg.Self || s.Epoch.Alone() == m.cfg.Self)
+	return e.Number() == s.Epoch.Number()+1 && (e.Alone() == m.cfg.Self || e.Alone() == Nobody && s.Epoch.Alone() == m.cfg.Self)
 }
 
 // adopt goes over to an epoch.
@@ -38,6 +42,7 @@ func (m *Machine) adopt(e Epoch) {
 		sh.floor = sh.last
 		m.setWriter(uint8(i), m.writes(uint8(i)))
 	}
+	m.giveUp(func(w *wish) bool { return w.asked })
 	m.forget(func(x *exec) bool { return x.seq > 0 && !m.writes(x.shard) })
 	for i := range m.shards {
 		m.advance(uint8(i))
@@ -79,6 +84,12 @@ func (m *Machine) tick() {
 	for i := range m.shards {
 		m.pump(uint8(i))
 	}
+	if m.now-m.userAt >= m.cfg.Resend {
+		m.userAt = m.now
+		for _, ask := range m.misfits {
+			m.send(ask)
+		}
+	}
 	if m.now-m.beatAt >= m.cfg.Heartbeat {
 		m.beat()
 	}
@@ -90,7 +101,7 @@ func (m *Machine) tick() {
 func (m *Machine) beat() {
 	m.beatAt = m.now
 	b := Beat{Sent: m.now}
-	if m.claim == 0 && m.granted == 0 && m.epoch.Alone() == Nobody && m.peer.known {
+	if m.member && m.claim == 0 && m.granted == 0 && m.epoch.Alone() == Nobody && m.peer.known {
 		b.Echo, b.EchoBoot = m.peer.sent, m.peer.boot
 		m.echoedAt = m.now
 	}
@@ -100,7 +111,7 @@ func (m *Machine) beat() {
 // fence asks the arbiter when the node does not know where it stands, and
 // claims an epoch when the other node is silent.
 func (m *Machine) fence() {
-	if m.granted != 0 && m.now-m.echoedAt >= m.cfg.ClaimAfter {
+	if m.granted != 0 && m.unpromised() {
 		m.adopt(m.granted)
 	}
 	if m.now-m.askedAt < m.cfg.ArbiterRetry {
@@ -108,24 +119,36 @@ func (m *Machine) fence() {
 	}
 	both := m.member && m.epoch.Alone() == Nobody
 	lost := m.silence() >= m.cfg.ClaimAfter && m.now-m.echoedAt >= m.cfg.ClaimAfter
-	// The other node has lost its disk, or so: it is there and not with us.
-	without := m.peer.known && m.peer.epoch == m.epoch && !m.peer.member && m.silence() < m.cfg.RefuseAfter
+	without := m.without()
 	switch {
 	case m.granted != 0:
 	case both && (lost || without || m.claim != 0):
 		m.claim = m.epoch.next(m.cfg.Self)
 		m.ask(m.epoch, m.claim)
+	case m.sure && m.epoch == m.was && (m.epoch.Alone() == m.cfg.Self || m.epoch.Alone() == Nobody && (lost || without)):
+		m.ask(m.epoch, m.epoch.next(m.cfg.Self))
 	case m.epoch == 0 && m.cfg.First:
 		first := MakeEpoch(1, m.cfg.Self)
 		s := m.saved
 		s.Prepared = first
 		m.save(s)
 		m.ask(0, first)
-	case m.saved.Prepared != 0 && m.saved.Prepared == m.saved.Forced && m.claim == m.saved.Forced:
+	case m.claim != 0 && m.claim == m.saved.Forced:
 		m.ask(m.epoch, m.claim)
 	case !m.member, m.peer.epoch.Number() > m.epoch.Number():
 		m.ask(m.epoch, m.epoch)
 	}
+}
+
+// without says that the other node is there and does not take part: it went
+// down in this epoch, or has lost its disk.
+func (m *Machine) without() bool {
+	return m.peer.known && m.peer.epoch == m.epoch && !m.peer.member && m.silence() < m.cfg.RefuseAfter
+}
+
+// unpromised says that the other node has no leave to read from this one.
+func (m *Machine) unpromised() bool {
+	return m.now-m.echoedAt >= m.cfg.ClaimAfter || m.member && m.without() || m.epoch.Alone() == m.cfg.Self
 }
 
 func (m *Machine) ask(from, to Epoch) {
@@ -139,13 +162,13 @@ func (m *Machine) arbiterSays(e Epoch) {
 	switch {
 	case e.Number() < m.epoch.Number() || e == m.epoch && m.member || e == 0:
 		return
-	case e == m.epoch && e.Alone() == m.cfg.Self && m.saved.Held:
+	case e == m.was:
 		// Before it went down this node may have asked for an epoch of both, and
-		// the question may still be on its way: another answer undoes it.
-		m.ask(e, e.next(m.cfg.Self))
+		// the question may still be on its way: the next one undoes that, too.
+		m.sure = true
 	case e.Alone() == m.cfg.Self && m.takesPart(e):
 		// The other node may have leave to read for a while yet.
-		if m.granted = e; m.now-m.echoedAt >= m.cfg.ClaimAfter || m.epoch.Alone() == m.cfg.Self {
+		if m.granted = e; m.unpromised() {
 			m.adopt(e)
 		}
 	default:
@@ -156,7 +179,7 @@ func (m *Machine) arbiterSays(e Epoch) {
 // unfence goes on alone when the other node is silent.
 func (m *Machine) unfence() {
 	alone := m.member && m.epoch.Alone() == m.cfg.Self
-	without := m.peer.known && m.member && m.peer.epoch == m.epoch && !m.peer.member && m.silence() < m.cfg.RefuseAfter
+	without := m.without() && m.epoch != 0 && (m.member || m.epoch == m.was && m.cfg.Self == NodeA)
 	first := m.epoch == 0 && m.cfg.First || !alone && m.epoch.Alone() == m.cfg.Self
 	if !alone && (m.silence() >= m.cfg.ClaimAfter || without || first) {
 		m.alone()
@@ -184,7 +207,7 @@ func (m *Machine) promote() {
 	}
 	e := MakeEpoch(m.seen+1, m.cfg.Self)
 	s := m.saved
-	s.Prepared, s.Forced = e, e
+	s.Forced = e
 	m.save(s)
 	m.claim = e
 	m.ask(m.epoch, e)
@@ -213,7 +236,7 @@ func (m *Machine) observe(msg *Message) bool {
 	switch e := msg.Epoch; {
 	case e.Number() > m.epoch.Number() && !(e.Alone() == m.cfg.Self && m.cfg.Fenced):
 		m.adopt(e)
-	case e == m.epoch && (msg.Member || !m.cfg.Fenced) && !m.member && m.takesPart(e) && e.Alone() == Nobody:
+	case e == m.epoch && msg.Member && !m.member && m.takesPart(e) && e.Alone() == Nobody:
 		m.adopt(e)
 	case !m.cfg.Fenced && e != m.epoch && e.Number() == m.epoch.Number() && m.cfg.Self == NodeA && e != 0:
 		m.alone() // both went on alone: somebody must be first

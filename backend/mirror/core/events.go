@@ -164,7 +164,7 @@ type Install struct {
 
 // Adopt replaces the state of an account that is shut off by the other node's
 // after a record. If the shard is not there yet it waits for it; records of the
-// account behind it are applied.
+// account behind it are applied. What still does not fit is another Misfit.
 type Adopt struct {
 	Shard   uint8
 	User    string

@@ -129,7 +129,9 @@ type Machine struct {
 	booted time.Duration
 	saved  Saved
 	epoch  Epoch
-	member bool // takes part in epoch
+	was    Epoch // in which this node went down: it does not take part in it again
+	sure   bool  // the arbiter says that was is the epoch still
+	member bool  // takes part in epoch
 	seen   uint64
 	shards []shard
 
@@ -144,6 +146,8 @@ type Machine struct {
 	wishes  []*wish
 	execs   []*exec
 	nextID  uint64
+	misfits []UserAsk // accounts that do not fit and wait for the other node's state
+	userAt  time.Duration
 	handled []forwarded // forwards taken of the other node's boot, newest last
 	out     []Action
 }
@@ -183,6 +187,7 @@ type shard struct {
 	toldCommit  uint64
 	sentAt      time.Duration
 	snapshot    bool // the other node needs the state
+	exportAt    time.Duration
 	absorbing   bool
 	absorbed    Pos
 	absorbedSeq uint64
@@ -197,18 +202,19 @@ type shard struct {
 // clock. The first Step says what to do.
 func New(cfg Config, now time.Duration, saved Saved, logs []Log) *Machine {
 	cfg.defaults()
-	m := &Machine{cfg: cfg, now: now, booted: now, saved: saved, epoch: saved.Epoch, echoedAt: now, askedAt: now - cfg.ArbiterRetry,
+	m := &Machine{cfg: cfg, now: now, booted: now, saved: saved, epoch: saved.Epoch, was: saved.Epoch, echoedAt: now, askedAt: now - cfg.ArbiterRetry,
 		beatAt: now - cfg.Heartbeat, shards: make([]shard, cfg.Shards)}
 	m.peer.heard, m.peer.lease = now, now
 	m.seen = max(saved.Epoch.Number(), saved.Prepared.Number())
 	for i := range m.shards {
 		sh := &m.shards[i]
-		sh.spans, sh.trimmed, sh.commit = logs[i].Spans, logs[i].Trimmed, saved.committed(cfg.Self, i, &logs[i])
+		sh.spans, sh.trimmed, sh.commit = slices.Clone(logs[i].Spans), logs[i].Trimmed, saved.committed(cfg.Self, i, &logs[i])
 		if sh.commit > logs[i].Applied {
 			m.do(Apply{Shard: uint8(i), Seq: sh.commit})
 		}
 		sh.last = sh.spans.last()
-		sh.synced = sh.last
+		sh.exportAt = now - cfg.Resend
+		sh.synced, sh.floor = sh.last, sh.last
 		for _, s := range sh.spans {
 			m.seen = max(m.seen, s.Epoch.Number())
 		}
@@ -243,7 +249,11 @@ func (m *Machine) Step(now time.Duration, ev Event) []Action {
 		sh := &m.shards[ev.Shard]
 		sh.absorbing, sh.absorbed, sh.absorbedSeq, sh.snapshot = false, ev.From, ev.Seq, true
 	case Misfit:
-		m.send(UserAsk{Shard: ev.Shard, User: ev.User})
+		ask := UserAsk(ev)
+		if !slices.Contains(m.misfits, ask) {
+			m.misfits = append(m.misfits, ask)
+		}
+		m.send(ask)
 	case Promote:
 		m.promote()
 	}

@@ -108,18 +108,18 @@ type Done struct {
 	Result  any
 }
 
-// UserAsk asks the writer for an account's state, since a record of it did not
+// UserAsk asks the other node for an account's state, since a record of it did not
 // fit here.
 type UserAsk struct {
 	Shard uint8
 	User  string
 }
 
-// UserState is the answer: the state after the record Seq. The adapter adds
-// the content.
+// UserState is the answer: the state after the record At. The adapter adds
+// the content, or sends nothing when the account does not fit there either.
 type UserState struct {
 	Shard   uint8
 	User    string
-	Seq     uint64
+	At      Pos
 	Content any
 }

@@ -1,5 +1,7 @@
 package core
 
+import "slices"
+
 // received takes a message.
 func (m *Machine) received(msg Message) {
 	if !m.observe(&msg) {
@@ -53,12 +55,15 @@ func (m *Machine) received(msg Message) {
 	case Done:
 		m.done(b)
 	case UserAsk:
-		if sh := &m.shards[b.Shard]; m.writes(b.Shard) && sh.commit >= sh.floor {
-			m.send(UserState{Shard: b.Shard, User: b.User, Seq: sh.commit})
-		}
+		sh := &m.shards[b.Shard]
+		m.send(UserState{Shard: b.Shard, User: b.User, At: sh.spans.pos(sh.commit)})
 	case UserState:
-		if same && m.writer(b.Shard) == msg.From {
-			m.do(Adopt(b))
+		// From a log that is the same up to there; what is missing comes later.
+		ask := UserAsk{b.Shard, b.User}
+		sh := &m.shards[b.Shard]
+		if e, ok := sh.spans.at(b.At.Seq); ok && e == b.At.Epoch && b.At.Seq >= sh.trimmed && slices.Contains(m.misfits, ask) {
+			m.misfits = drop(m.misfits, func(a UserAsk) bool { return a == ask })
+			m.do(Adopt{Shard: b.Shard, User: b.User, Seq: b.At.Seq, Content: b.Content})
 		}
 	}
 }
@@ -184,7 +189,7 @@ func (m *Machine) records(r Records) {
 		if cut {
 			sh.spans = sh.spans.cut(after)
 			sh.last, sh.synced = after, min(sh.synced, after)
-			sh.matched = min(sh.matched, after)
+			sh.matched, sh.floor = min(sh.matched, after), min(sh.floor, after)
 		}
 		for i, e := range r.Epochs[have:] {
 			sh.last = r.First + uint64(have+i)
@@ -199,7 +204,7 @@ func (m *Machine) records(r Records) {
 
 func (m *Machine) refuse(shard uint8) {
 	sh := &m.shards[shard]
-	m.send(Reject{Shard: shard, Spans: sh.spans, Commit: sh.spans.pos(sh.commit)})
+	m.send(Reject{Shard: shard, Spans: slices.Clone(sh.spans), Commit: sh.spans.pos(sh.commit)})
 }
 
 // acknowledge tells the writer what is durable here.
@@ -246,8 +251,8 @@ func (m *Machine) reject(r Reject) {
 		}
 	case sh.absorbed == r.Commit:
 		sh.snapshot = true
-	case !sh.absorbing && m.epoch.Alone() == m.cfg.Self && m.now-sh.sentAt >= m.cfg.Heartbeat:
-		sh.sentAt = m.now
+	case !sh.absorbing && m.epoch.Alone() == m.cfg.Self && m.now-sh.exportAt >= m.cfg.Resend:
+		sh.exportAt = m.now
 		m.send(ExportAsk{Shard: r.Shard, Common: at})
 		return
 	}
@@ -270,7 +275,7 @@ func (m *Machine) install(s Snapshot) {
 	if m.writer(s.Shard) != m.cfg.Self.Peer() {
 		return
 	}
-	spans := spans(s.Spans)
+	spans := spans(slices.Clone(s.Spans))
 	mine := sh.spans.pos(sh.commit)
 	theirs := common(sh.spans, spans)
 	if theirs == s.Seq {
@@ -284,8 +289,10 @@ func (m *Machine) install(s Snapshot) {
 		m.acknowledge(s.Shard, true)
 		return
 	}
+	m.misfits = drop(m.misfits, func(a UserAsk) bool { return a.Shard == s.Shard })
 	m.do(Install{Shard: s.Shard, Seq: s.Seq, Snapshot: s})
-	sh.spans, sh.trimmed = spans, s.Seq
+	sh.spans, sh.trimmed, sh.floor = spans, s.Seq, s.Seq
 	sh.last, sh.synced, sh.commit, sh.matched, sh.committed = s.Seq, s.Seq, s.Seq, s.Seq, s.Seq
+	m.committed(s.Shard)
 	m.acknowledge(s.Shard, true)
 }
