@@ -18,42 +18,61 @@ var (
 )
 
 // TestPostgres runs everything against one server, each part in a database of
-// its own; those that stop the server come last.
+// its own: side by side first, then those that stop the server.
 func TestPostgres(t *testing.T) {
 	c := postgrestest.New(t)
-	for _, part := range []struct {
+	type part struct {
 		name string
 		run  func(*testing.T, *postgrestest.Server)
 		long bool // left out with -short
-	}{
-		{"migrate", testMigrate, false},
-		{"set and delete", testChanges, false},
-		{"broken records", testBrokenRecords, false},
-		{"what is believed", testBelieved, false},
-		{"cut answers", testCut, true},
-		{"locked rows", testLocked, false},
-		{"search", testSearch, false},
-		{"passwords", testPasswords, false},
-		{"upgrade", testUpgrade, false},
-		{"import", testImport, false},
-		{"import against changes", testImportRace, true},
-		{"two daemons", testTwoDaemons, false},
-		{"serializable", testSerializable, true},
-		{"feed contract", testFeedContract, false},
-		{"feed of many", testFeedOrder, true},
-		{"feed log", testFeedLog, false},
-		{"feed interrupted", testFeedInterrupted, false},
+	}
+	run := func(t *testing.T, p part) {
+		t.Helper()
+		if p.long && testing.Short() {
+			t.Skip("long")
+		}
+		p.run(t, c)
+	}
+	t.Run("while it runs", func(t *testing.T) {
+		for _, p := range []part{
+			{"migrate", testMigrate, false},
+			{"set and delete", testChanges, false},
+			{"broken records", testBrokenRecords, false},
+			{"what is believed", testBelieved, false},
+			{"cut answers", testCut, true},
+			{"search", testSearch, false},
+			{"passwords", testPasswords, false},
+			{"upgrade", testUpgrade, false},
+			{"import", testImport, false},
+			{"import against changes", testImportRace, true},
+			{"two daemons", testTwoDaemons, false},
+			{"serializable", testSerializable, true},
+			{"feed contract", testFeedContract, false},
+			{"feed of many", testFeedOrder, true},
+			{"feed log", testFeedLog, false},
+			{"feed interrupted", testFeedInterrupted, false},
+			{"hostile names", testHostile, false},
+		} {
+			t.Run(p.name, func(t *testing.T) {
+				t.Parallel()
+				run(t, p)
+			})
+		}
+	})
+	for _, p := range []part{
+		{"locked rows", testLocked, false}, // its time-out passes
 		{"contract", testContract, false},
 		{"kill", testKill, false},
 		{"away at the start", testAway, false},
 	} {
-		t.Run(part.name, func(t *testing.T) {
-			if part.long && testing.Short() {
-				t.Skip("long")
-			}
-			part.run(t, c)
-		})
+		t.Run(p.name, func(t *testing.T) { run(t, p) })
 	}
+}
+
+func testHostile(t *testing.T, c *postgrestest.Server) {
+	dsn := c.NewDatabase(t)
+	load(t, dsn)
+	lookuptest.RunHostile(t, func(t *testing.T) lookup.Directory { return open(t, dsn, Options{}) })
 }
 
 // testContract runs the directory's contract, with a server that is stopped,
@@ -80,9 +99,6 @@ func testContract(t *testing.T, c *postgrestest.Server) {
 		},
 		Mend:    func(t *testing.T) { mend(t) },
 		Timeout: time.Second,
-	})
-	t.Run("many hostile names", func(t *testing.T) {
-		lookuptest.RunHostile(t, func(t *testing.T) lookup.Directory { return open(t, dsn, Options{}) })
 	})
 }
 

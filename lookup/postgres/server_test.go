@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"flag"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,7 +17,14 @@ import (
 	"switchyard/lookup/lookuptest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The tests wait more than they work.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long a test waits for what must come.
 const patience = 30 * time.Second
@@ -38,8 +46,16 @@ func quickPasswords() Passwords {
 	}
 }
 
+// open opens a database, with few connections: for the server each is a process
+// that has to be started.
 func open(t testing.TB, dsn string, opts Options) *DB {
 	t.Helper()
+	if opts.Connections == 0 {
+		opts.Connections = 3
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = patience
+	}
 	db, err := Open(context.Background(), dsn, quickPasswords(), opts)
 	if err != nil {
 		t.Fatal(err)

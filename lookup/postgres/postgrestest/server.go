@@ -116,9 +116,13 @@ func (c *Server) Start() {
 	for {
 		var log bytes.Buffer
 		cmd := c.command("postgres", "-D", c.data(), "-c", "listen_addresses=", "-c", "unix_socket_directories="+c.root,
-			"-c", "port=5432", "-c", "max_connections=60", "-c", "shared_buffers=64MB", "-c", "max_wal_size=2GB",
+			"-c", "port=5432", "-c", "max_connections=200", "-c", "shared_buffers=16MB", "-c", "max_wal_size=2GB",
 			// The machine goes on when the server is killed.
-			"-c", "fsync=off")
+			"-c", "fsync=off", "-c", "full_page_writes=off",
+			// What is shared goes with the directory, also after a kill.
+			"-c", "dynamic_shared_memory_type=mmap",
+			// Nothing that a test does not need.
+			"-c", "autovacuum=off", "-c", "jit=off", "-c", "wal_level=minimal", "-c", "max_wal_senders=0")
 		cmd.Stdout, cmd.Stderr = &log, &log
 		if err := cmd.Start(); err != nil {
 			c.t.Fatal(err)
