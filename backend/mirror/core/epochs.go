@@ -29,6 +29,9 @@ func (m *Machine) adopt(e Epoch) {
 	m.claim, m.granted, m.join = 0, 0, join{}
 	if m.member {
 		s := Saved{Epoch: e, Prepared: m.saved.Prepared, Forced: m.saved.Forced}
+		if e.Alone() == Nobody {
+			s.Forced = 0
+		}
 		if e.Alone() == m.cfg.Self {
 			s.Floors = m.floors(func(sh *shard) uint64 { return sh.last })
 		}
@@ -66,7 +69,7 @@ func (m *Machine) setWriter(shard uint8, open bool) {
 	}
 	sh.open = open
 	side := Nobody
-	if m.epoch.Alone() == m.cfg.Self && (!m.cfg.Fenced || m.saved.Forced == m.epoch) {
+	if m.epoch.Alone() == m.cfg.Self && (!m.cfg.Fenced || m.saved.Forced != 0) {
 		side = m.cfg.Self
 	}
 	m.do(SetWriter{Shard: shard, Open: open, Epoch: m.epoch, Side: side})

@@ -62,7 +62,7 @@ func set[T int | uint64 | time.Duration](v *T, to T) {
 type Saved struct {
 	Epoch    Epoch // newest in which it took part: it has all that was acknowledged before
 	Prepared Epoch // would take part in this one, too
-	Forced   Epoch // made by an operator's word
+	Forced   Epoch // made by an operator's word, and no epoch of both since
 
 	// In an epoch of this node alone all records of it are committed, and the
 	// ones before it that are named here by shard. Held says that only those
