@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"switchyard/internal/origin"
 	"switchyard/internal/wire"
 	"switchyard/lookup"
 	"switchyard/router"
+	"switchyard/router/upstream"
 
 	"go.uber.org/zap"
 )
@@ -23,11 +25,13 @@ const (
 	maxCapabilities = 50
 )
 
-// login is one login on a backend, as the proxy, for a user. Identity and login
-// travel in one write.
+// login is one login on a backend for a user: as the proxy, with the user's own
+// password, or by passing on what client and backend say to each other. Identity
+// and login travel in one write.
 type login struct {
 	p       *Protocol
 	s       *router.Session
+	who     *router.Login
 	welcome string // the text that greets the logged-in user
 
 	b    *router.Back
@@ -36,7 +40,7 @@ type login struct {
 
 // run implements router.LoginFunc.
 func (l *login) run(ctx context.Context, b *router.Back, account lookup.Account) error {
-	*l = login{p: l.p, s: l.s, b: b}
+	*l = login{p: l.p, s: l.s, who: l.who, b: b}
 	if err := l.capabilities("greeting"); err != nil {
 		return err
 	}
@@ -46,8 +50,12 @@ func (l *login) run(ctx context.Context, b *router.Back, account lookup.Account)
 		}
 	}
 	l.p.learn(b.Backend, readOffer(l.caps))
+	b.Learn(maps.Clone(l.caps), false)
+	if r := l.who.Relay(); r != nil {
+		return l.relay(account, r)
+	}
 	// Pigeonhole lists no mechanism when it wants TLS.
-	if !strings.Contains(" "+strings.ToUpper(l.caps["SASL"])+" ", " PLAIN ") {
+	if !l.offers("PLAIN") {
 		return l.blame("backend offers no SASL PLAIN: it wants TLS for it, so set the node's tls to starttls or implicit", "no SASL PLAIN")
 	}
 	return l.authenticate(account)
@@ -100,40 +108,42 @@ func (l *login) capabilities(step string) error {
 	return fmt.Errorf("%w: %s: more than %d capabilities", router.ErrBackend, step, maxCapabilities)
 }
 
-// authenticate says who the client is and logs in. The name of the account is the
-// authorisation identity, the proxy's own name the one that logs in.
+// authenticate says who the client is and logs in, in the backend's way.
 func (l *login) authenticate(account lookup.Account) error {
-	name, secret := l.b.Login()
-	if secret == "" {
+	plain, err := l.who.Credentials(l.b, account)
+	switch {
+	case errors.Is(err, upstream.ErrNoPassword):
+		return l.blame("backend wants the client's own password, and the client has logged in without one: give the backend a master user, or the client's accounts another home", "no password to pass on")
+	case err != nil:
 		return l.blame("no proxy secret is configured: set it here and on the backends", "no proxy secret")
 	}
-	message, err := wire.Plain{Authzid: account.Name, Authcid: name, Password: secret}.Message()
+	message, err := plain.Message()
 	if err != nil {
-		return fmt.Errorf("log in as the proxy: %w", err)
+		return fmt.Errorf("log in on the backend: %w", err)
 	}
-	_, identify := l.caps["XCLIENT"]
-	if identify {
-		l.b.Conn.Printf("XCLIENT %s\r\n", l.s.Origin(account.Generation).XCLIENT(origin.POP3, nil))
-	}
-	response := wire.EncodeSASL(message)
-	if len(response) > maxQuoted {
-		err = l.b.Conn.Line("AUTHENTICATE \"PLAIN\" {%d+}\r\n%s", len(response), response)
-	} else {
-		err = l.b.Conn.Line("AUTHENTICATE \"PLAIN\" \"%s\"", response)
-	}
-	if err != nil {
-		return l.failed("AUTHENTICATE", err)
-	}
-	if identify {
-		if err := l.identified(); err != nil {
-			return err
-		}
+	if err := l.begin(account, "PLAIN", wire.EncodeSASL(message)); err != nil {
+		return err
 	}
 	r, err := l.response("AUTHENTICATE")
 	if err != nil {
 		return err
 	}
 	return l.outcome(r)
+}
+
+// begin sends AUTHENTICATE, and who the client is in front of it, in one write.
+func (l *login) begin(account lookup.Account, mechanism, response string) error {
+	_, identify := l.caps["XCLIENT"]
+	if identify {
+		l.b.Conn.Printf("XCLIENT %s\r\n", l.s.Origin(account.Generation).XCLIENT(origin.POP3, nil))
+	}
+	if err := l.send(fmt.Sprintf("AUTHENTICATE %q ", mechanism), response); err != nil {
+		return err
+	}
+	if identify {
+		return l.identified()
+	}
+	return nil
 }
 
 // identified reads the answer to XCLIENT. A backend that does not want it gets no
@@ -164,9 +174,17 @@ func (l *login) outcome(r response) error {
 		// Where a referral leads is the directory's to say: it is looked up
 		// again.
 		return router.ErrMoved
+	case "TRYLATER/OWNER":
+		return &router.OwnerError{Node: r.text}
 	case "":
-		if r.word == "BYE" {
-			break
+		switch {
+		case r.word == "BYE":
+			return fmt.Errorf("%w: login: BYE %s", router.ErrBackend, clip(r.text))
+		case l.who.Judged():
+			return fmt.Errorf("%w: by the backend", lookup.ErrRejected)
+		case l.b.Policy().Forward:
+			return l.blame("backend refuses a password that the directory has found right: the two must know the same passwords, or leave them to the backend (unchecked)",
+				"the client's password is refused: "+clip(r.text))
 		}
 		// It is the proxy that the backend does not know, not the user.
 		fallthrough
@@ -182,6 +200,8 @@ type response struct {
 	word string
 	code string // the response code's name, upper case
 	text string
+
+	argument string // the code's first string
 }
 
 func (l *login) response(step string) (response, error) {
@@ -224,6 +244,9 @@ func (l *login) parse(step string, tokens []token) (response, error) {
 		tokens = tokens[1:]
 		if len(tokens) > 0 && tokens[0].kind == word {
 			r.code = tokens[0].text
+			if len(tokens) > 1 && tokens[1].kind == text {
+				r.argument = tokens[1].text
+			}
 		}
 		for len(tokens) > 0 && tokens[0].kind != closes {
 			tokens = tokens[1:]

@@ -9,7 +9,6 @@ import (
 	"switchyard/internal/origin"
 	"switchyard/internal/wire"
 	"switchyard/router"
-	"switchyard/router/upstream"
 )
 
 // errOver ends the loop of a session that ended in order.
@@ -115,11 +114,7 @@ func (f *front) capabilities(ok string) error {
 	line := func(name, value string) { f.conn.Printf("%s %s\r\n", quote(name), quote(value)) }
 	offer := f.p.offer()
 	line("IMPLEMENTATION", "Switchyard")
-	if f.s.MayLogin() {
-		line("SASL", "PLAIN LOGIN")
-	} else {
-		line("SASL", "")
-	}
+	line("SASL", strings.Join(f.s.Mechanisms(), " "))
 	line("SIEVE", strings.Join(offer.extensions, " "))
 	if len(offer.notify) > 0 {
 		line("NOTIFY", strings.Join(offer.notify, " "))
@@ -173,53 +168,6 @@ func (f *front) xclient(args string) error {
 		return err
 	}
 	return f.conn.Line(`OK "Updated"`)
-}
-
-// authenticate answers AUTHENTICATE (RFC 5804 §2.1).
-func (f *front) authenticate(ctx context.Context, args []token) error {
-	if len(args) < 1 || len(args) > 2 {
-		return f.wrong("AUTHENTICATE takes a mechanism and perhaps a response")
-	}
-	mechanism := strings.ToUpper(args[0].text)
-	switch {
-	case mechanism != "PLAIN" && mechanism != "LOGIN":
-		return f.wrong("Mechanism is not supported")
-	case !f.s.MayLogin():
-		return f.conn.Line(`NO (ENCRYPT-NEEDED) "Passwords need TLS here"`)
-	}
-	x := exchange{f: f, initial: args[1:]}
-	if mechanism == "LOGIN" {
-		return x.login(ctx)
-	}
-	return x.plain(ctx)
-}
-
-// enter checks a login, opens the session on the backend and joins it.
-func (f *front) enter(ctx context.Context, authzid, user, password string) error {
-	b, welcome, err := f.open(ctx, authzid, user, password)
-	if err != nil {
-		return f.refuse(ctx, err)
-	}
-	defer b.Close()
-	f.conn.Printf("OK %s\r\n", quote(welcome))
-	f.quiet = true
-	if err := f.s.Join(ctx, b); err != nil {
-		return err
-	}
-	return errOver
-}
-
-func (f *front) open(ctx context.Context, authzid, user, password string) (*router.Back, string, error) {
-	if !f.s.SameAccount(authzid, user) {
-		return nil, "", f.s.Reject(ctx, "may not act for another")
-	}
-	account, err := f.s.Check(ctx, user, password)
-	if err != nil {
-		return nil, "", err
-	}
-	l := &login{p: f.p, s: f.s}
-	b, err := f.s.Open(ctx, account, upstream.ManageSieve, l.run)
-	return b, l.welcome, err
 }
 
 // refuse words a failed login, and ends the session behind the last try.
