@@ -208,7 +208,10 @@ func (m *Machine) promote() {
 		m.alone()
 		return
 	}
-	e := MakeEpoch(m.seen+1, m.cfg.Self)
+	e := m.saved.Forced // an earlier word may still be on its way to the arbiter
+	if e.Number() <= m.epoch.Number() {
+		e = MakeEpoch(m.seen+1, m.cfg.Self)
+	}
 	s := m.saved
 	s.Forced = e
 	m.save(s)

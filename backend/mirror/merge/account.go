@@ -73,6 +73,10 @@ type Tombstone struct {
 type Gone struct {
 	Seen map[backend.UID]bool
 	To   backend.GUID
+
+	// What a client may have seen last, should the mailbox live on.
+	UIDNext       backend.UID
+	HighestModSeq backend.ModSeq
 }
 
 // New returns an account with nothing in it.
@@ -96,7 +100,8 @@ func (a *Account) Clone() *Account {
 	c := &Account{Boxes: make(map[backend.GUID]*Box), Gone: make(map[backend.GUID]Gone),
 		Subscribed: maps.Clone(a.Subscribed), Deliveries: maps.Clone(a.Deliveries)}
 	for id, g := range a.Gone {
-		c.Gone[id] = Gone{maps.Clone(g.Seen), g.To}
+		g.Seen = maps.Clone(g.Seen)
+		c.Gone[id] = g
 	}
 	for id, b := range a.Boxes {
 		c.Boxes[id] = b.clone()
@@ -150,7 +155,8 @@ func (b *Box) UIDs() []backend.UID { return slices.Sorted(maps.Keys(b.Messages))
 
 // Delete removes a mailbox.
 func (a *Account) Delete(id backend.GUID) {
-	a.Gone[id] = Gone{Seen: a.Boxes[id].seen()}
+	b := a.Boxes[id]
+	a.Gone[id] = Gone{Seen: b.seen(), UIDNext: b.UIDNext, HighestModSeq: b.HighestModSeq}
 	delete(a.Boxes, id)
 }
 

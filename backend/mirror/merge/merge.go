@@ -57,7 +57,8 @@ func sortedIDs[V any](list ...map[backend.GUID]V) []backend.GUID {
 func (m *merger) gone() {
 	for _, id := range sortedIDs(m.a.Gone, m.b.Gone) {
 		ga, gb := m.a.Gone[id], m.b.Gone[id]
-		g := Gone{Seen: make(map[backend.UID]bool), To: ga.To}
+		g := Gone{Seen: make(map[backend.UID]bool), To: ga.To,
+			UIDNext: max(ga.UIDNext, gb.UIDNext), HighestModSeq: max(ga.HighestModSeq, gb.HighestModSeq)}
 		if bytes.Compare(gb.To[:], ga.To[:]) > 0 {
 			g.To = gb.To
 		}
@@ -117,8 +118,34 @@ func (m *merger) box(id backend.GUID) {
 			}
 		}
 		m.out.Boxes[id] = left
-		m.stats.Revived++
+		m.revive(id, left, g)
 	}
+}
+
+// revive lets a mailbox live on. Clients of the node that deleted it may come
+// back with what they knew of it: everything is new to them.
+func (m *merger) revive(id backend.GUID, b *Box, g Gone) {
+	uids := b.UIDs()
+	below := len(uids) > 0 && uids[0] < g.UIDNext
+	b.UIDNext, b.HighestModSeq = max(b.UIDNext, g.UIDNext), max(b.HighestModSeq, g.HighestModSeq)
+	if below {
+		m.renumber(id, b, uids)
+	}
+	for _, uid := range b.UIDs() {
+		if msg := b.Messages[uid]; msg.ModSeq <= g.HighestModSeq {
+			b.HighestModSeq++
+			msg.ModSeq = b.HighestModSeq
+			b.Messages[uid] = msg
+		}
+	}
+	for _, uid := range slices.Sorted(maps.Keys(b.Expunged)) {
+		if t := b.Expunged[uid]; t.ModSeq <= g.HighestModSeq {
+			b.HighestModSeq++
+			t.ModSeq = b.HighestModSeq
+			b.Expunged[uid] = t
+		}
+	}
+	m.stats.Revived++
 }
 
 // both merges a mailbox that both nodes have.
@@ -242,7 +269,7 @@ func (m *merger) aliases() {
 		}
 		m.out.Boxes[id].outlive(g.Seen)
 		delete(m.out.Gone, id) // what it became is gone itself: it lives on
-		m.stats.Revived++
+		m.revive(id, m.out.Boxes[id], g)
 	}
 }
 
@@ -272,12 +299,13 @@ func (m *merger) join(from, to backend.GUID) {
 	for _, uid := range old.UIDs() {
 		m.move(place{from, uid}, place{to, into.UIDNext}, old, into, old.Messages[uid])
 	}
-	seen := m.out.Gone[from].Seen
-	if seen == nil {
-		seen = make(map[backend.UID]bool)
+	g := m.out.Gone[from]
+	if g.Seen == nil {
+		g.Seen = make(map[backend.UID]bool)
 	}
-	maps.Copy(seen, old.seen())
-	m.out.Gone[from] = Gone{Seen: seen, To: to}
+	maps.Copy(g.Seen, old.seen())
+	g.To, g.UIDNext, g.HighestModSeq = to, max(g.UIDNext, old.UIDNext), max(g.HighestModSeq, old.HighestModSeq)
+	m.out.Gone[from] = g
 	delete(m.out.Boxes, from)
 	m.stats.Joined++
 }

@@ -23,6 +23,7 @@ type life struct {
 	lost    map[backend.GUID]bool  // expunged by somebody, or gone with a mailbox
 	added   map[backend.GUID]bool
 	deliver map[[32]byte][]backend.GUID
+	deleted [3]map[backend.GUID]*Box // as their clients knew them last, by side
 }
 
 func (l *life) guid() (g backend.GUID) {
@@ -94,6 +95,7 @@ func (l *life) step(a *Account, side int) {
 			for _, m := range b.Messages {
 				l.lost[m.GUID] = true
 			}
+			l.deleted[side][id] = b.clone()
 			a.Delete(id)
 		}
 	case "subscribe":
@@ -132,6 +134,9 @@ func (l *life) steps(a *Account, side, most int) {
 // split draws an account that was changed apart.
 func split(t *rapid.T) (l *life, base, a, b *Account) {
 	l = &life{t: t, named: make(map[place]backend.GUID), lost: make(map[backend.GUID]bool), added: make(map[backend.GUID]bool), deliver: make(map[[32]byte][]backend.GUID)}
+	for i := range l.deleted {
+		l.deleted[i] = make(map[backend.GUID]*Box)
+	}
 	base = New()
 	base.Boxes[l.guid()] = NewBox("INBOX", 1, 1)
 	l.steps(base, 0, 12)
@@ -217,6 +222,11 @@ func (l *life) check(m, a, b *Account) {
 		}
 		for _, half := range []*Account{a, b} {
 			if was := half.Boxes[id]; was != nil {
+				l.client(was, box)
+			}
+		}
+		for _, deleted := range l.deleted {
+			if was := deleted[id]; was != nil {
 				l.client(was, box)
 			}
 		}
