@@ -83,8 +83,9 @@ type LDAPAttributes struct {
 	Quota      string   `toml:"quota"`
 	Forward    string   `toml:"forward"`
 	Hash       string   `toml:"hash"`
-	Alias      string   `toml:"alias"`        // targets of an alias; - for none
-	Only       string   `toml:"forward_only"` // TRUE: nothing is kept of what is forwarded; - for none
+	Alias      string   `toml:"alias"`         // targets of an alias; - for none
+	Only       string   `toml:"forward_only"`  // TRUE: nothing is kept of what is forwarded; - for none
+	Changed    string   `toml:"password_time"` // when the password was changed; - for none
 	Others     []string `toml:"others"`
 }
 

@@ -24,6 +24,10 @@ type Account struct {
 	Quota    int64    // bytes; zero means no limit known here
 	Forwards []string // addresses that get a copy, or the mail instead (policy of the backend)
 
+	// PasswordMark is another one once the password is: when it was changed, in
+	// the directory's own words. Empty when the directory does not say.
+	PasswordMark string
+
 	// Attributes holds every other attribute the directory returned, under
 	// the directory's own (lower-case) label.
 	Attributes map[string]string

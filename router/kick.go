@@ -113,10 +113,13 @@ func (r *Router) kick(ctx context.Context, sessions []*live, reason string, stil
 
 // Changed ends the sessions of an account of which the directory says that they
 // have to prove themselves again, at once, and returns how many. A change
-// without a name bears on none: it says that changes may have been missed, and
-// a login is proved by the cache's ages then. Forget the account in the cache
-// before: a login that is under way is checked once more.
+// without a name says that changes may have been missed: Recheck asks about
+// everybody then. Forget the account in the cache before: a login that is under
+// way is checked once more.
 func (r *Router) Changed(c lookup.Change) (n int) {
+	if c.Name == "" {
+		r.askAgain()
+	}
 	if !c.Sessions || c.Name == "" {
 		return 0
 	}

@@ -91,6 +91,7 @@ type live struct {
 	leave  func() // gives the place among the listener's sessions back
 
 	id, user, home, node string
+	proof                proof
 	client               netip.AddrPort
 	legs                 *[]Leg // nil: none
 	state                State

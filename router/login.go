@@ -292,8 +292,9 @@ func (s *Session) open(ctx context.Context, account lookup.Account, service upst
 		return nil, err
 	}
 	s.home = home
+	proof := s.router.proofOf(account)
 	w := upstream.Want{Backend: home, Service: service, Account: account.Name, Client: s.Client.Addr()}
-	b, err := s.reach(ctx, w, func(l *live, node string) { l.home, l.node = home, node },
+	b, err := s.reach(ctx, w, func(l *live, node string) { l.home, l.node, l.proof = home, node, proof },
 		func(ctx context.Context, b *Back) error { s.node = b.Node; return login(ctx, b, account) })
 	return b, err
 }

@@ -17,6 +17,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"os"
@@ -46,8 +47,9 @@ type Directory interface {
 	// Fresh is Lookup past the cache. Errors: as Lookup's.
 	Fresh(ctx context.Context, name string) (lookup.Account, error)
 
-	// Forget drops what is cached about the name.
+	// Forget drops what is cached about the name, Purge all that is cached.
 	Forget(name string)
+	Purge()
 }
 
 // Upstream is the backends; *upstream.Set is one.
@@ -212,6 +214,8 @@ type Router struct {
 	asked     asked
 	kicked    atomic.Uint64
 	pace      pace
+	seed      maphash.Seed
+	missed    chan struct{} // holds one: changes may have been missed
 	draining  atomic.Bool
 	drain     sync.Mutex    // held to change what follows
 	undrained chan struct{} // closed when draining ends; nil unless draining
@@ -229,6 +233,7 @@ func New(dir Directory, up Upstream, o Options) *Router {
 	r := &Router{
 		dir: dir, up: up, o: o, gate: admit.NewGate(o.Admit), guard: admit.NewGuard(guard),
 		pace: pace{every: time.Second / time.Duration(o.KickRate)},
+		seed: maphash.MakeSeed(), missed: make(chan struct{}, 1),
 	}
 	r.live.limits = &r.o.Admit
 	return r

@@ -116,6 +116,15 @@ func cacheOptions(c *conf.Config, live *sessions, log *zap.Logger) cache.Options
 	}
 }
 
+// recheckPeriod is how often the directory is asked about those who are logged in:
+// as often as about those who log in.
+func recheckPeriod(c *conf.Config) time.Duration {
+	if d := time.Duration(c.Directory.Cache.Positive); d > 0 {
+		return d
+	}
+	return cache.DefaultTTL
+}
+
 // asksTCPAuth reports whether passwords are verified by a TCPAuth server, whose
 // answer may depend on the client's address.
 func asksTCPAuth(c *conf.Config) bool {

@@ -30,6 +30,6 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(whoCommand(), kickCommand(), drainCommand(), undrainCommand(), backendsCommand(), routeCommand(), demoCommand())
+	root.AddCommand(whoCommand(), kickCommand(), drainCommand(), undrainCommand(), forgetCommand(), backendsCommand(), routeCommand(), demoCommand())
 	return root
 }

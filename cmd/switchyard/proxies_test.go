@@ -119,6 +119,8 @@ func TestProxyCommands(t *testing.T) {
 	says(t, at("drain", "b1", "b1a", "--dry-run"), "1 sessions")
 	says(t, at("who"), "1 sessions")
 
+	says(t, at("forget", "anna@example.test"), "asks anew, ends 0 sessions")
+	says(t, at("forget", "--all"), "asks anew")
 	says(t, at("drain", "b1", "b1a"), "drains, ends 1 sessions")
 	says(t, at("backends"), "drained")
 	says(t, at("undrain", "b1", "b1a"), "in service again")
@@ -138,6 +140,7 @@ func TestProxyCommandsRefused(t *testing.T) {
 		{[]string{"who"}, "--proxy"},
 		{[]string{"kick", "--proxy", admin}, "say whom"},
 		{[]string{"drain", "--proxy", admin}, "say what"},
+		{[]string{"forget", "--proxy", admin}, "say whom"},
 		{[]string{"drain", "b1", "--self", "--proxy", admin}, "name no backend"},
 		{[]string{"drain", "b9", "--proxy", admin}, "b9"},
 		{[]string{"who", "--client", "nowhere", "--proxy", admin}, "neither an address"},

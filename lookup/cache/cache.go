@@ -47,6 +47,9 @@ import (
 // directory that is away.
 const maxStaleLogin = 15 * time.Minute
 
+// DefaultTTL is what Options.TTL is when it is zero.
+const DefaultTTL = 5 * time.Minute
+
 // maxKey is the longest name that is remembered, in bytes. No clean name is
 // longer; longer ones go to the directory unremembered.
 const maxKey = 320
@@ -152,7 +155,7 @@ func (o *Options) defaults() error {
 		value *time.Duration
 		zero  time.Duration
 	}{
-		{&o.TTL, 5 * time.Minute}, {&o.NegativeTTL, 10 * time.Second}, {&o.StaleTTL, 24 * time.Hour},
+		{&o.TTL, DefaultTTL}, {&o.NegativeTTL, 10 * time.Second}, {&o.StaleTTL, 24 * time.Hour},
 		{&o.PasswordTTL, 5 * time.Minute}, {&o.StaleLogin, maxStaleLogin}, {&o.BackOff, time.Second},
 		{&o.Patience, time.Second},
 	} {

@@ -19,7 +19,7 @@ const none = "-"
 // sent then, least of all the hash of a password.
 func wanted(o Options) []string {
 	var out []string
-	names := []string{o.Name, o.Home, o.Generation, o.Quota, o.Alias, o.ForwardOnly, o.DeliveryOption}
+	names := []string{o.Name, o.Home, o.Generation, o.Quota, o.Alias, o.ForwardOnly, o.DeliveryOption, o.PasswordTime}
 	for _, several := range []string{o.Status, o.Forward} {
 		names = append(names, strings.Fields(several)...)
 	}
@@ -71,6 +71,7 @@ func (d *Directory) account(e *ldap.Entry, name string) (lookup.Account, error) 
 	if err := errors.Join(errs...); err != nil {
 		return lookup.Account{}, err
 	}
+	a.PasswordMark = strings.Join(d.values(e, d.opts.PasswordTime), " ")
 	d.delivery(e, &a)
 	for _, attribute := range d.opts.Attributes {
 		set(&a, attribute, strings.Join(e.GetEqualFoldAttributeValues(attribute), "\n"))

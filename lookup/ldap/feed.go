@@ -134,7 +134,7 @@ func (f *feed) follow(ctx context.Context, s *server) (live bool, err error) {
 	if f.from != s {
 		f.from, f.cookie = s, nil
 	}
-	attributes := append(slices.Clip(f.dir.wanted), passwordTime)
+	attributes := slices.Clip(f.dir.wanted)
 	if f.dir.opts.Verify != nil {
 		attributes = append(attributes, f.dir.opts.Hash)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // admin is who changes what a slapd holds. It connects anew when the server
-// was restarted.
+// was restarted, or crashed and was run again.
 type admin struct {
 	s    *slapd
 	conn *goldap.Conn
@@ -25,20 +25,38 @@ type admin struct {
 
 func (a *admin) do(t testing.TB, change func(*goldap.Conn) error) {
 	t.Helper()
-	if a.conn == nil || a.conn.IsClosing() {
-		c, err := goldap.DialURL(a.s.plain)
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := a.try(t, change)
+		// Without an answer from the server itself, it went away.
+		var said *goldap.Error
+		answered := errors.As(err, &said) && said.ResultCode < goldap.ErrorNetwork
+		if err != nil && !answered && time.Now().Before(deadline) {
+			t.Logf("once more: %v", err)
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
+		return
+	}
+}
+
+func (a *admin) try(t testing.TB, change func(*goldap.Conn) error) error {
+	t.Helper()
+	if a.conn == nil || a.conn.IsClosing() {
+		c, err := goldap.DialURL(a.s.plain)
+		if err != nil {
+			return err
+		}
 		t.Cleanup(func() { c.Close() })
 		if err := c.Bind(adminDN, servicePass); err != nil {
-			t.Fatal(err)
+			return err
 		}
 		a.conn = c
 	}
-	if err := change(a.conn); err != nil {
-		t.Fatal(err)
-	}
+	return change(a.conn)
 }
 
 // set makes the entry of an account say what r says, by a modification, or adds

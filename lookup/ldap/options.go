@@ -81,6 +81,11 @@ type Options struct {
 	// kept without the value "mailbox". Empty means that there is none.
 	DeliveryOption string
 
+	// PasswordTime is the attribute that says when the password was changed,
+	// which becomes the account's PasswordMark. Empty means pwdChangedTime, which
+	// servers with a password policy keep; "-" means that the directory has none.
+	PasswordTime string
+
 	// StatusWords says what the directory's words for a status, in lower case,
 	// mean. Words that are not in it are taken as they are.
 	StatusWords map[string]lookup.Status
@@ -160,7 +165,7 @@ func (o *Options) defaults() {
 	}{
 		{&o.Filter, DefaultFilter}, {&o.Name, "swName"}, {&o.Home, "swHome"}, {&o.Generation, "swHomeGeneration"},
 		{&o.Status, "swStatus"}, {&o.Quota, "swQuota"}, {&o.Forward, "swForward"}, {&o.Alias, "swAlias"},
-		{&o.ForwardOnly, "swForwardOnly"}, {&o.Hash, "userPassword"},
+		{&o.ForwardOnly, "swForwardOnly"}, {&o.PasswordTime, passwordTime}, {&o.Hash, "userPassword"},
 	} {
 		if *s.value == "" {
 			*s.value = s.empty

@@ -37,6 +37,7 @@ func Preset(name string, o Options) (Options, error) {
 	}{
 		{&o.Filter, p.Filter}, {&o.Name, p.Name}, {&o.Home, p.Home}, {&o.Generation, p.Generation}, {&o.Status, p.Status},
 		{&o.Quota, p.Quota}, {&o.Forward, p.Forward}, {&o.Alias, p.Alias}, {&o.ForwardOnly, p.ForwardOnly},
+		{&o.PasswordTime, p.PasswordTime},
 	} {
 		if *field.mine == "" {
 			*field.mine = field.shape
@@ -67,7 +68,7 @@ func shapes() map[string]Options {
 	ad := Options{
 		Filter: users + "(mail={name}))", Name: "mail", Home: "msDS-cloudExtensionAttribute1",
 		Generation: none, Status: "userAccountControl", Quota: none, Forward: none, Alias: none, ForwardOnly: none,
-		DisabledBits: disabled,
+		DisabledBits: disabled, PasswordTime: "pwdLastSet",
 	}
 	upn := ad
 	upn.Filter, upn.Name = users+"(userPrincipalName={name}))", "userPrincipalName"
@@ -90,7 +91,7 @@ func shapes() map[string]Options {
 			Filter: "(&(objectClass=zimbraAccount)(zimbraMailDeliveryAddress={name}))", Name: "zimbraMailDeliveryAddress",
 			Home: "zimbraMailHost", Generation: none, Status: "zimbraAccountStatus", Quota: "zimbraMailQuota",
 			Forward: "zimbraPrefMailForwardingAddress zimbraMailForwardingAddress", Alias: none,
-			ForwardOnly: "zimbraPrefMailLocalDeliveryDisabled",
+			ForwardOnly: "zimbraPrefMailLocalDeliveryDisabled", PasswordTime: "zimbraPasswordModifiedTime",
 			StatusWords: map[string]lookup.Status{
 				"active": lookup.StatusOK, "maintenance": lookup.StatusSuspended, "locked": lookup.StatusSuspended,
 				"lockout": lookup.StatusSuspended, "pending": lookup.StatusSuspended, "closed": lookup.StatusClosed,

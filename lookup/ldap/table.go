@@ -157,7 +157,7 @@ func (t *table) record(e *ldap.Entry) record {
 	}
 	slices.Sort(names)
 	r.names = strings.Join(slices.Compact(names), "\n")
-	ofSessions := append([]string{o.Home, o.Generation, o.Hash, passwordTime}, t.dir.status...)
+	ofSessions := append([]string{o.Home, o.Generation, o.Hash, o.PasswordTime}, t.dir.status...)
 	for _, a := range e.Attributes {
 		var h maphash.Hash
 		h.SetSeed(t.seed)
@@ -172,7 +172,7 @@ func (t *table) record(e *ldap.Entry) record {
 			continue
 		}
 		r.sessions += h.Sum64()
-		if strings.EqualFold(a.Name, o.Hash) || strings.EqualFold(a.Name, passwordTime) {
+		if strings.EqualFold(a.Name, o.Hash) || strings.EqualFold(a.Name, o.PasswordTime) {
 			r.evidence = true
 		}
 	}

@@ -107,6 +107,7 @@ func (c *Console) Handlers() map[string]http.Handler {
 		"POST /kick":    c.changing("/kick", c.kick),
 		"POST /drain":   c.changing("/drain", c.drain),
 		"POST /undrain": c.changing("/undrain", c.undrain),
+		"POST /forget":  c.changing("/forget", c.forget),
 	}
 }
 
@@ -143,16 +144,17 @@ type order struct {
 	Protocol string `json:"protocol,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Proxy    bool   `json:"proxy,omitempty"` // the proxy itself
+	All      bool   `json:"all,omitempty"`   // forget: all accounts
 }
 
 // changing answers a request that changes something, which the elders are told
 // too.
-func (c *Console) changing(path string, answer func(order) (begun, error)) http.Handler {
+func (c *Console) changing(path string, answer func(context.Context, order) (begun, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var out begun
 		o, err := readOrder(w, r)
 		if err == nil {
-			out, err = answer(o)
+			out, err = answer(r.Context(), o)
 		}
 		if err == nil {
 			c.passOn(r.Context(), path, o, &out)

@@ -55,8 +55,9 @@ func (door) Serve(ctx context.Context, s *router.Session) error {
 // rig is a proxy with a console.
 type rig struct {
 	*testing.T
-	proxy *routertest.Proxy
-	url   string
+	proxy     *routertest.Proxy
+	directory *routertest.Directory
+	url       string
 }
 
 func start(t *testing.T) *rig {
@@ -81,7 +82,7 @@ func start(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	return &rig{t, p, srv.URL}
+	return &rig{t, p, d, srv.URL}
 }
 
 // client is a connection to the proxy.
@@ -221,6 +222,19 @@ func TestKick(t *testing.T) {
 	r.proxy.Sessions(2)
 }
 
+func TestForget(t *testing.T) {
+	r := start(t)
+	anna := r.client(true)
+	r.post("/forget", `{"user":"anna"}`, 0)
+	r.post("/forget", `{"all":true}`, 0)
+	r.directory.Remove("anna@example.test")
+	r.post("/forget", `{"user":"anna"}`, 1)
+	r.leaves(anna, 1)
+	if line := r.proxy.Session(); line["reason"] != "session was ended: the account is gone" {
+		t.Errorf("got %v", line)
+	}
+}
+
 func TestDrain(t *testing.T) {
 	r := start(t)
 	anna := r.client(true)
@@ -260,7 +274,7 @@ func TestDrain(t *testing.T) {
 func TestDrainOutlivesTheConsole(t *testing.T) {
 	d := routertest.NewDirectory()
 	p := routertest.Start(t, routertest.Config{Protocol: door{}, Directory: d, Options: router.Options{KickRate: 1}})
-	r := &rig{t, p, ""}
+	r := &rig{t, p, nil, ""}
 	first, second := r.client(false), r.client(false)
 	c := console.New(p.Router, console.Options{})
 	w := httptest.NewRecorder()
@@ -324,6 +338,12 @@ func TestRefused(t *testing.T) {
 		"a node of nothing":       {"POST", "/drain", "application/json", `{"node":"b1a"}`, 400},
 		"too much to drain":       {"POST", "/drain", "application/json", `{"proxy":true,"backend":"b1"}`, 400},
 		"a user to drain":         {"POST", "/drain", "application/json", `{"backend":"b1","user":"anna"}`, 400},
+		"nobody to forget":        {"POST", "/forget", "application/json", `{}`, 400},
+		"somebody and all":        {"POST", "/forget", "application/json", `{"user":"anna","all":true}`, 400},
+		"a name that is none":     {"POST", "/forget", "application/json", `{"user":"an na"}`, 400},
+		"a backend to forget":     {"POST", "/forget", "application/json", `{"backend":"b1"}`, 400},
+		"all to kick":             {"POST", "/kick", "application/json", `{"all":true}`, 400},
+		"all to drain":            {"POST", "/drain", "application/json", `{"all":true}`, 400},
 		"no such backend":         {"POST", "/drain", "application/json", `{"backend":"b9"}`, 404},
 		"no such node":            {"POST", "/undrain", "application/json", `{"backend":"b1","node":"b9a"}`, 404},
 	} {

@@ -139,13 +139,15 @@ func (c *Console) count(m router.Match) (n int) {
 }
 
 // kick ends the sessions that are described.
-func (c *Console) kick(o order) (begun, error) {
+func (c *Console) kick(_ context.Context, o order) (begun, error) {
 	m, err := o.match()
 	switch {
 	case err != nil:
 		return begun{}, err
 	case o.Proxy:
 		return begun{}, bad("proxy is for drain")
+	case o.All:
+		return begun{}, bad("all is for forget")
 	case m.Empty():
 		return begun{}, bad("say whom: session, user, client, backend, node or protocol")
 	}
@@ -161,7 +163,7 @@ func (c *Console) kick(o order) (begun, error) {
 // place refuses an order that is about more or less than one place.
 func (o *order) place() error {
 	switch {
-	case o.Session != "" || o.User != "" || o.Client != "" || o.Protocol != "" || o.Reason != "":
+	case o.Session != "" || o.User != "" || o.Client != "" || o.Protocol != "" || o.Reason != "" || o.All:
 		return bad("only proxy, or backend and node, can be drained")
 	case o.Proxy == (o.Backend != ""), o.Proxy && o.Node != "":
 		return bad(`say what: {"proxy":true}, or {"backend":"…"} with or without "node"`)
@@ -171,7 +173,7 @@ func (o *order) place() error {
 
 // drain takes a node, a backend or the proxy itself out of service, before the
 // answer, and ends the sessions there, behind it.
-func (c *Console) drain(o order) (begun, error) {
+func (c *Console) drain(_ context.Context, o order) (begun, error) {
 	if err := o.place(); err != nil {
 		return begun{}, err
 	}
@@ -198,7 +200,7 @@ func (c *Console) drain(o order) (begun, error) {
 }
 
 // undrain takes it back into service.
-func (c *Console) undrain(o order) (begun, error) {
+func (c *Console) undrain(_ context.Context, o order) (begun, error) {
 	if err := o.place(); err != nil {
 		return begun{}, err
 	}
@@ -207,4 +209,22 @@ func (c *Console) undrain(o order) (begun, error) {
 		return begun{}, nil
 	}
 	return begun{}, c.router.SetNodeDraining(o.Backend, o.Node, false)
+}
+
+// forget drops what is cached of an account, or of all, and ends the sessions that
+// the directory does not bear out any more: an account's before the answer, all
+// others behind it.
+func (c *Console) forget(ctx context.Context, o order) (begun, error) {
+	if o != (order{User: o.User, All: o.All}) || (o.User == "") != o.All {
+		return begun{}, bad(`say {"user":"…"}, or {"all":true}`)
+	}
+	if o.All {
+		c.router.ForgetAll()
+		return begun{}, nil
+	}
+	n, err := c.router.Forget(ctx, o.User)
+	if err != nil {
+		return begun{}, bad("%v", err)
+	}
+	return begun{Sessions: n}, nil
 }

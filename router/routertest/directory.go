@@ -105,6 +105,25 @@ func (d *Directory) Fresh(_ context.Context, name string) (lookup.Account, error
 	return d.ask("fresh", name, d.fresh)
 }
 
+// Purge implements router.Directory.
+func (d *Directory) Purge() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, "purge")
+	for name, a := range d.fresh {
+		d.accounts[name] = a
+	}
+}
+
+// Remove deletes an account.
+func (d *Directory) Remove(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.accounts, name)
+	delete(d.fresh, name)
+	delete(d.passwords, name)
+}
+
 // Forget implements router.Directory.
 func (d *Directory) Forget(name string) {
 	d.mu.Lock()
