@@ -106,7 +106,7 @@ func (m *Machine) beat() {
 	b := Beat{Sent: m.now}
 	if m.member && m.claim == 0 && m.granted == 0 && m.epoch.Alone() == Nobody && m.peer.known {
 		b.Echo, b.EchoBoot = m.peer.sent, m.peer.boot
-		m.echoedAt = m.now
+		m.echoedAt = max(m.echoedAt, m.peer.came)
 	}
 	m.send(b)
 }

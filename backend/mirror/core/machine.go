@@ -137,7 +137,7 @@ type Machine struct {
 
 	peer     peer
 	beatAt   time.Duration
-	echoedAt time.Duration // when the other node was last promised that this one claims nothing
+	echoedAt time.Duration // when the newest beat came that was echoed: the other node's leave counts from before
 	askedAt  time.Duration
 	claim    Epoch // asked of the arbiter, perhaps got
 	granted  Epoch // got, but the other node may still hold a promise
@@ -156,6 +156,7 @@ type peer struct {
 	boot   uint64
 	heard  time.Duration
 	sent   time.Duration // Sent of its newest beat
+	came   time.Duration // when that came
 	lease  time.Duration // until when it claims nothing
 	epoch  Epoch
 	member bool

@@ -55,7 +55,7 @@ func TestSimulation(t *testing.T) {
 	for _, k := range []string{
 		"arbiter alone", "arbiter both", "arbiter down", "both crash", "both delivered", "claim lost", "crash", "cut", "disk lost",
 		"duplicate", "forward", "healed", "joined", "merge", "one-way", "partition", "pause", "promote", "quarantine",
-		"read busy", "read ok", "renumbered", "side block", "snapshot", "write busy", "write ok", "write unknown",
+		"read busy", "read ok", "renumbered", "side block", "silence", "snapshot", "write busy", "write ok", "write unknown",
 	} {
 		if happened[k] < int(seeds)/20 {
 			t.Errorf("%q happened only %d times in %d seeds", k, happened[k], seeds)

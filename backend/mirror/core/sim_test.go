@@ -262,6 +262,9 @@ func (n *simNode) post(msg Message) {
 // ask takes a question to the arbiter, there and back.
 func (n *simNode) ask(a AskArbiter) {
 	w, boot := n.w, n.boot
+	if n.m.State() == Isolated && a.To.Alone() == n.id {
+		w.happened["silence"]++
+	}
 	way := func() time.Duration {
 		d := time.Millisecond + w.upTo(20*time.Millisecond)
 		if !w.calm && w.chance(0.1) {

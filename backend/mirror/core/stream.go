@@ -10,7 +10,9 @@ func (m *Machine) received(msg Message) {
 	same := msg.Epoch == m.epoch
 	switch b := msg.Body.(type) {
 	case Beat:
-		m.peer.sent = max(m.peer.sent, b.Sent)
+		if b.Sent > m.peer.sent {
+			m.peer.sent, m.peer.came = b.Sent, m.now
+		}
 		if b.EchoBoot == m.cfg.Boot {
 			m.peer.lease = max(m.peer.lease, b.Echo+m.cfg.RefuseAfter)
 		}

@@ -1,0 +1,127 @@
+package core
+
+import (
+	"testing"
+	"time"
+)
+
+// find returns the first action of a type.
+func find[T Action](acts []Action) (a T, ok bool) {
+	for _, x := range acts {
+		if a, ok = x.(T); ok {
+			return a, true
+		}
+	}
+	return a, false
+}
+
+func at(m *Machine, d time.Duration, ev Event) []Action { return m.Step(d, ev) }
+
+// fenced returns node A's machine in an epoch of both, with the other node's
+// beats up to a moment.
+func fenced(t *testing.T, until time.Duration) *Machine {
+	t.Helper()
+	m := New(Config{Self: NodeA, Boot: 1, Shards: 2, Fenced: true}, 0, Saved{Prepared: MakeEpoch(5, Nobody)}, make([]Log, 2))
+	at(m, 0, Tick{})
+	at(m, 0, ArbiterSays{MakeEpoch(5, Nobody)})
+	for now := time.Duration(0); now <= until; now += 100 * time.Millisecond {
+		at(m, now, Received{Message{From: NodeB, Boot: 1, Epoch: MakeEpoch(5, Nobody), Member: true, Body: Beat{Sent: now, Echo: now, EchoBoot: 1}}})
+		at(m, now, Tick{})
+	}
+	if s := m.State(); s != Sync {
+		t.Fatalf("state %v", s)
+	}
+	return m
+}
+
+// TestSilenceEndsReadsBeforeItEndsTheEpoch proves the order in which a node lets
+// go and takes: reads are refused 1 s after the last promise, and the arbiter is
+// asked no sooner than 2 s after the last word.
+func TestSilenceEndsReadsBeforeItEndsTheEpoch(t *testing.T) {
+	m := fenced(t, time.Second)
+	for now := time.Second; now < 2900*time.Millisecond; now += 50 * time.Millisecond {
+		if _, asked := find[AskArbiter](at(m, now, Tick{})); asked {
+			t.Fatalf("the arbiter is asked after %v of silence", now-time.Second)
+		}
+		a, _ := find[Answer](at(m, now, Read{ID: 1, Shard: 0}))
+		if want := map[bool]Outcome{true: OK, false: Busy}[now < 2*time.Second]; a.Outcome != want {
+			t.Fatalf("a read %v after the last word is %v", now-time.Second, a.Outcome)
+		}
+	}
+	ask, ok := find[AskArbiter](at(m, 3100*time.Millisecond, Tick{}))
+	if !ok || ask != (AskArbiter{MakeEpoch(5, Nobody), MakeEpoch(6, NodeA)}) {
+		t.Fatalf("asked %v: %+v", ok, ask)
+	}
+}
+
+// TestOneCopyIsNoAnswer proves that a change is answered only when both nodes
+// have it durably, in whatever order they come to have it.
+func TestOneCopyIsNoAnswer(t *testing.T) {
+	for name, first := range map[string]int{"here first": 0, "there first": 1} {
+		t.Run(name, func(t *testing.T) {
+			m := fenced(t, time.Second)
+			acts := at(m, time.Second, Write{ID: 7, Shard: 0})
+			x, ok := find[Execute](acts)
+			if !ok {
+				t.Fatalf("actions %v", acts)
+			}
+			pos := Pos{MakeEpoch(5, Nobody), 1}
+			at(m, time.Second, Appended{Shard: 0, Pos: pos, ID: x.ID})
+			events := []Event{
+				Synced{Shard: 0, Pos: pos},
+				Received{Message{From: NodeB, Boot: 1, Epoch: MakeEpoch(5, Nobody), Member: true, Body: Ack{Shard: 0, Seq: 1}}},
+			}
+			if a, early := find[Answer](at(m, time.Second, events[first])); early {
+				t.Fatalf("answered with one copy: %+v", a)
+			}
+			acts = at(m, time.Second, events[1-first])
+			if a, _ := find[Answer](acts); a.ID != 7 || a.Outcome != OK {
+				t.Fatalf("actions %v", acts)
+			}
+			if a, _ := find[Apply](acts); a.Seq != 1 {
+				t.Fatalf("actions %v", acts)
+			}
+		})
+	}
+}
+
+// TestAnArbiterIsNotMemory proves that a node with a new disk serves nobody,
+// even if the arbiter names it.
+func TestAnArbiterIsNotMemory(t *testing.T) {
+	m := New(Config{Self: NodeA, Boot: 9, Shards: 2, Fenced: true}, 0, Saved{}, make([]Log, 2))
+	at(m, 0, Tick{})
+	for now := time.Duration(0); now < 10*time.Second; now += 100 * time.Millisecond {
+		at(m, now, ArbiterSays{MakeEpoch(6, NodeA)})
+		at(m, now, Tick{})
+		if a, _ := find[Answer](at(m, now, Write{ID: 1, Shard: 0})); a.Outcome != Busy {
+			t.Fatalf("a write is %v", a.Outcome)
+		}
+	}
+	if s := m.State(); s != Stale {
+		t.Fatalf("state %v", s)
+	}
+	at(m, 10*time.Second, Promote{})
+	at(m, 11*time.Second, ArbiterSays{MakeEpoch(7, NodeA)})
+	if s := m.State(); s != Solo {
+		t.Fatalf("state after promotion %v", s)
+	}
+}
+
+// TestCommon proves where two logs part.
+func TestCommon(t *testing.T) {
+	for _, c := range []struct {
+		a, b spans
+		want uint64
+	}{
+		{nil, nil, 0},
+		{spans{{4, 3}}, nil, 0},
+		{spans{{4, 3}}, spans{{4, 5}}, 3},
+		{spans{{4, 3}, {9, 7}}, spans{{4, 3}, {9, 6}}, 6},
+		{spans{{4, 3}, {9, 7}}, spans{{4, 5}, {9, 7}}, 3},
+		{spans{{4, 3}, {9, 7}}, spans{{4, 3}, {10, 7}}, 3},
+	} {
+		if got := common(c.a, c.b); got != c.want || common(c.b, c.a) != got {
+			t.Errorf("common of %v and %v is %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
