@@ -32,7 +32,6 @@ func (a *admin) do(t testing.TB, change func(*goldap.Conn) error) {
 		var said *goldap.Error
 		answered := errors.As(err, &said) && said.ResultCode < goldap.ErrorNetwork
 		if err != nil && !answered && time.Now().Before(deadline) {
-			t.Logf("once more: %v", err)
 			time.Sleep(20 * time.Millisecond)
 			continue
 		}

@@ -152,7 +152,9 @@ func startSlapdWith(t testing.TB, more string, schemas []string, ldifs ...string
 // start runs the server and waits until it listens.
 func (s *slapd) start(t testing.TB) {
 	t.Helper()
+	s.mu.Lock()
 	exited, lastWord, err := s.launch()
+	s.mu.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,11 +183,8 @@ func (s *slapd) start(t testing.TB) {
 	}
 }
 
-// launch runs the server. It is run again when it crashes, up to maxCrashes
-// times.
+// launch runs the server. The caller holds mu.
 func (s *slapd) launch() (exited chan struct{}, lastWord *strings.Builder, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	path, err := exec.LookPath("slapd")
 	if err != nil {
 		path = "/usr/sbin/slapd"
@@ -201,29 +200,27 @@ func (s *slapd) launch() (exited chan struct{}, lastWord *strings.Builder, err e
 	s.cmd, s.exited, s.stopping = cmd, exited, false
 	go func() {
 		defer close(exited)
-		if err := cmd.Wait(); !s.crashed(err) {
-			return
-		}
-		if _, _, err := s.launch(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
+		s.ended(cmd.Wait())
 	}()
 	return exited, lastWord, nil
 }
 
-// crashed says how a server ended that nobody told to, and reports whether it
-// is to be run again: after a signal of its own doing, and not too often.
-func (s *slapd) crashed(err error) bool {
+// ended says how a server ended that nobody told to, and runs it again if it
+// crashed, up to maxCrashes times.
+func (s *slapd) ended(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		return false
+		return
 	}
 	fmt.Fprintf(os.Stderr, "slapd of %s ended by itself: %v\n", s.dir, err)
 	var exit *exec.ExitError
 	signalled := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled()
-	s.crashes++
-	return signalled && s.crashes <= maxCrashes
+	if s.crashes++; signalled && s.crashes <= maxCrashes {
+		if _, _, err := s.launch(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
 }
 
 // stop ends the server, hanging or not.
