@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 
@@ -36,6 +37,7 @@ func (p *Submission) Serve(ctx context.Context, s *router.Session) error {
 	f := &submission{s: s, maxSize: p.o.MaxSize}
 	o := p.o.dialogue(s)
 	o.RequireAuth = true
+	o.MaxAuthFailures = math.MaxInt // the session counts
 	err := ended(smtpd.Serve(ctx, s.Conn, o, func(c *smtpd.Conn) smtpd.Session { f.conn = c; return f }))
 	if !errors.Is(err, smtpd.ErrTakeOver) {
 		return err
