@@ -155,7 +155,7 @@ type Absorb struct {
 }
 
 // Install replaces a shard's state and log by the other node's, in one durable
-// step.
+// step. An account that is shut off there is a Misfit here, too.
 type Install struct {
 	Shard    uint8
 	Seq      uint64

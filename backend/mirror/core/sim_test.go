@@ -488,6 +488,9 @@ func (n *simNode) install(a Install) {
 	st.applied = a.Seq
 	st.locked, st.shut, st.heal, st.absorb = make(map[string]uint64), maps.Clone(c.shut), make(map[string]Adopt), nil
 	n.disk.logs[a.Shard].replace(a.Seq, a.Snapshot.Spans, st.accounts)
+	for _, user := range slices.Sorted(maps.Keys(c.shut)) {
+		n.tell(Misfit{Shard: a.Shard, User: user})
+	}
 	n.w.happened["snapshot"]++
 	n.w.log("%v installs shard %d at %d", n.id, a.Shard, a.Seq)
 }

@@ -19,7 +19,7 @@ type Stats struct {
 // Accounts merges node A's account and node B's. Neither is changed, and the
 // result shares nothing with them.
 func Accounts(a, b *Account) (*Account, Stats) {
-	m := &merger{a: a, b: b, out: New(), moved: make(map[place]place)}
+	m := &merger{a: a, b: b, out: New(), moved: make(map[place]place), clashed: make(map[backend.GUID]place)}
 	m.gone()
 	for _, id := range sortedIDs(a.Boxes, b.Boxes) {
 		m.box(id)
@@ -40,6 +40,7 @@ type place struct {
 type merger struct {
 	a, b, out *Account
 	moved     map[place]place
+	clashed   map[backend.GUID]place // where messages went that shared a UID
 	stats     Stats
 }
 
@@ -174,12 +175,18 @@ func (m *merger) both(id backend.GUID, a, b *Box) *Box {
 		}
 		out.Expunged[uid] = t
 	}
+	var clash []Message
 	for _, uid := range union(a.Messages, b.Messages) {
+		ma, inA := a.Messages[uid]
+		mb, inB := b.Messages[uid]
+		if found := clashing(out.Expunged, uid, ma, inA, mb, inB); len(found) > 0 {
+			clash = append(clash, found...)
+			out.Expunged[uid] = Tombstone{ModSeq: seq()}
+			continue
+		}
 		if _, gone := out.Expunged[uid]; gone {
 			continue
 		}
-		ma, inA := a.Messages[uid]
-		mb, inB := b.Messages[uid]
 		n := Message{GUID: ma.GUID, ModSeq: max(ma.ModSeq, mb.ModSeq), Flags: switches(ma.Flags, mb.Flags)}
 		if len(n.Flags) == 0 {
 			n.Flags = nil
@@ -203,7 +210,37 @@ func (m *merger) both(id backend.GUID, a, b *Box) *Box {
 	}
 	slices.Sort(uids)
 	m.renumber(id, out, uids)
+	for _, msg := range clash {
+		msg.ModSeq, msg.Flags = seq(), maps.Clone(msg.Flags)
+		out.Messages[out.UIDNext] = msg
+		m.clashed[msg.GUID] = place{id, out.UIDNext}
+		out.UIDNext++
+		m.stats.Renumbered++
+	}
 	return out
+}
+
+// clashing returns the messages whose UID names another on the other node. It
+// takes an operator's promotion of a node that had given UIDs nobody heard of:
+// blocks come too late for those. All of them get new ones.
+func clashing(expunged map[backend.UID]Tombstone, uid backend.UID, a Message, inA bool, b Message, inB bool) (list []Message) {
+	if inA && inB {
+		if a.GUID == b.GUID {
+			return nil
+		}
+		if bytes.Compare(a.GUID[:], b.GUID[:]) > 0 {
+			a, b = b, a
+		}
+		return []Message{a, b}
+	}
+	one := a
+	if inB {
+		one = b
+	}
+	if t, gone := expunged[uid]; gone && !t.GUID.IsZero() && t.GUID != one.GUID {
+		return []Message{one}
+	}
+	return nil
 }
 
 // tail returns the messages that only one node has ever had, ascending.
@@ -316,6 +353,9 @@ func (m *merger) join(from, to backend.GUID) {
 func (m *merger) deliveries() {
 	follow := func(d backend.Appended) backend.Appended {
 		at := place{d.Mailbox, d.UID}
+		if to, ok := m.clashed[d.GUID]; ok {
+			at = to
+		}
 		for range len(m.moved) {
 			to, ok := m.moved[at]
 			if !ok {

@@ -283,3 +283,36 @@ func (l *life) client(was, box *Box) {
 		}
 	}
 }
+
+// TestOneUIDForTwo proves that messages which got one UID on both sides are both
+// kept, under UIDs that neither node has given, and once, however often it is
+// done.
+func TestOneUIDForTwo(t *testing.T) {
+	id, x, y, z := backend.GUID{1}, backend.GUID{2}, backend.GUID{3}, backend.GUID{4}
+	base := New()
+	base.Boxes[id] = NewBox("INBOX", 1, 1)
+	a, b := base.Clone(), base.Clone()
+	for half, guids := range map[*Account][]backend.GUID{a: {x, x}, b: {y, z}} {
+		for i, g := range guids {
+			uid := backend.UID(5 + i)
+			half.Boxes[id].Messages[uid] = Message{GUID: g, ModSeq: 2}
+		}
+		half.Boxes[id].UIDNext, half.Boxes[id].HighestModSeq = 7, 2
+	}
+	delete(a.Boxes[id].Messages, 6)
+	a.Boxes[id].Expunged[6] = Tombstone{GUID: x, ModSeq: 3}
+	a.Boxes[id].HighestModSeq = 3
+	m, stats := Accounts(a, b)
+	got := make(map[backend.GUID]backend.UID)
+	for uid, msg := range m.Boxes[id].Messages {
+		got[msg.GUID] = uid
+	}
+	if want := map[backend.GUID]backend.UID{x: 7, y: 8, z: 9}; !maps.Equal(got, want) || stats.Renumbered != 3 {
+		t.Fatalf("got %v, want %v; %+v", got, want, stats)
+	}
+	for _, half := range []*Account{a, b} {
+		if again, _ := Accounts(m, half); !reflect.DeepEqual(m, again) {
+			t.Fatalf("merged again it differs:\n%v\n%v", dump(m), dump(again))
+		}
+	}
+}
