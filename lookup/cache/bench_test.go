@@ -1,9 +1,12 @@
 package cache_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -106,6 +109,93 @@ func BenchmarkSideBySide(b *testing.B) {
 	b.ReportMetric(of(0), "bare-ns")
 	b.ReportMetric(of(1), "cached-ns")
 	b.ReportMetric(of(1)-of(0), "over-ns")
+}
+
+// every answers for a million accounts without a table of them.
+type every struct{}
+
+func (every) Lookup(_ context.Context, name string) (lookup.Account, error) {
+	return lookup.Account{Name: name, Home: "b1", Generation: 1}, nil
+}
+
+func (e every) Check(ctx context.Context, c lookup.Credentials) (lookup.Account, error) {
+	return e.Lookup(ctx, c.Name)
+}
+
+// BenchmarkDirectory is the cache with a million accounts in it, asked for all
+// of them alike by 1, 8 and 64 callers, for two seconds each. Of the latency,
+// some 50 ns are the clock's.
+func BenchmarkDirectory(b *testing.B) {
+	const million = 1_000_000
+	c, err := cache.New(every{}, cache.Options{Entries: million, Bytes: 4 << 30})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	names := make([]string, million)
+	for i := range names {
+		names[i] = fmt.Sprintf("user%d@example.test", i)
+		if _, err := c.Lookup(b.Context(), names[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, callers := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("cached/callers=%d", callers), func(b *testing.B) {
+			for b.Loop() {
+				askAll(b, c, names, callers)
+			}
+		})
+	}
+}
+
+// askAll asks for two seconds and reports what it came to.
+func askAll(b *testing.B, c *cache.Cache, names []string, callers int) {
+	b.Helper()
+	const lasts, most = 2 * time.Second, 1 << 20 // answers of a caller whose time is kept
+	took := make([][]time.Duration, callers)
+	asked := make([]int, callers)
+	cpu, start := cpuTime(b), time.Now()
+	var wg sync.WaitGroup
+	for caller := range callers {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(1, uint64(caller)))
+			for began := time.Now(); began.Sub(start) < lasts; {
+				if _, err := c.Lookup(b.Context(), names[r.IntN(len(names))]); err != nil {
+					b.Error(err)
+					return
+				}
+				asked[caller]++
+				now := time.Now()
+				if len(took[caller]) < most {
+					took[caller] = append(took[caller], now.Sub(began))
+				}
+				began = now
+			}
+		})
+	}
+	wg.Wait()
+	elapsed, used := time.Since(start), cpuTime(b)-cpu
+	total := 0
+	for _, n := range asked {
+		total += n
+	}
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(total)/elapsed.Seconds(), "lookups/s")
+	b.ReportMetric(float64(all[len(all)/2])/1000, "p50-µs")
+	b.ReportMetric(float64(all[len(all)*99/100])/1000, "p99-µs")
+	b.ReportMetric(float64(used)/float64(total)/1000, "cpu-µs")
+}
+
+// cpuTime is what this process has used.
+func cpuTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkCheck is a login whose password is remembered.
