@@ -229,6 +229,12 @@ func newStore(t *testing.T, d dialect, passwords map[string]string) *store {
 	return s
 }
 
+func (s *store) alsoOffer(extra string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.extra = extra
+}
+
 func (s *store) logins() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,6 +249,8 @@ func (s *store) mechanisms() string {
 }
 
 func (s *store) offer(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	switch s.d.service {
 	case upstream.IMAP:
 		fmt.Fprintf(conn, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=%s%s] store\r\n", strings.ReplaceAll(s.mechanisms(), " ", " AUTH="), s.extra)
@@ -288,6 +296,8 @@ func (s *store) serve(conn net.Conn) {
 			fmt.Fprintf(conn, "250-store\r\n250-SIZE 1000\r\n250-8BITMIME\r\n250 AUTH %s\r\n", s.mechanisms())
 		case verb == "CAPA":
 			fmt.Fprintf(conn, "+OK\r\nUIDL\r\nSASL %s\r\n.\r\n", s.mechanisms())
+		case verb == "ID":
+			fmt.Fprintf(conn, "I OK\r\n")
 		case verb == "QUIT", verb == "LOGOUT":
 			return
 		case verb == "USER":
@@ -601,7 +611,7 @@ func TestSCRAMNotOffered(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			one, two := newStore(t, d, c.relay), newStore(t, d, c.relay)
-			two.extra = c.extra
+			two.alsoOffer(c.extra)
 			var dir router.Directory = routertest.NewDirectory()
 			if c.keys {
 				dir = newKeyed(t, anna())
