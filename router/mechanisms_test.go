@@ -170,7 +170,11 @@ func storedOf(t *testing.T, user, password string) scram.StoredCredentials {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client.GetStoredCredentials(scram.KeyFactors{Salt: "0123456789abcdef", Iters: 4096})
+	stored, err := client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: "0123456789abcdef", Iters: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stored
 }
 
 func keysOf(t *testing.T, user, password string) lookup.Keys {

@@ -30,7 +30,10 @@ func keysFor(t testing.TB, mechanism, password string) lookup.Keys {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored := client.GetStoredCredentials(scram.KeyFactors{Salt: "0123456789abcdef", Iters: 4096})
+	stored, err := client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: "0123456789abcdef", Iters: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return lookup.Keys{Mechanism: mechanism, Iterations: 4096, Salt: []byte(stored.Salt), StoredKey: stored.StoredKey, ServerKey: stored.ServerKey}
 }
 
