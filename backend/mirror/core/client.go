@@ -41,7 +41,7 @@ func (m *Machine) write(ev Write) {
 	case m.writer(ev.Shard) == m.cfg.Self.Peer() && m.fresh() && m.peer.epoch == m.epoch:
 		w.asked = true
 		m.wishes = append(m.wishes, w)
-		m.send(Forward{ID: ev.ID, Shard: ev.Shard, Op: ev.Op})
+		m.send(Forward(ev))
 	default:
 		m.do(Answer{ID: ev.ID, Outcome: Busy})
 	}
@@ -176,7 +176,7 @@ func (m *Machine) read(ev Read) {
 		m.do(Answer{ID: ev.ID, Outcome: OK, Seq: sh.commit})
 	case m.member && m.writer(ev.Shard) == m.cfg.Self.Peer() && m.fresh():
 		m.wishes = append(m.wishes, &wish{id: ev.ID, shard: ev.Shard, asked: true, deadline: m.now + m.cfg.ReadWait})
-		m.send(ReadAsk{ID: ev.ID, Shard: ev.Shard})
+		m.send(ReadAsk(ev))
 	default:
 		m.do(Answer{ID: ev.ID, Outcome: Busy})
 	}

@@ -57,7 +57,7 @@ func TestSimulation(t *testing.T) {
 		"duplicate", "forward", "healed", "joined", "merge", "one-way", "partition", "pause", "promote", "quarantine",
 		"read busy", "read ok", "renumbered", "side block", "silence", "snapshot", "write busy", "write ok", "write unknown",
 	} {
-		if happened[k] < int(seeds)/20 {
+		if happened[k] < int(seeds)/40 {
 			t.Errorf("%q happened only %d times in %d seeds", k, happened[k], seeds)
 		}
 	}
