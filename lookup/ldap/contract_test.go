@@ -43,7 +43,7 @@ func TestContract(t *testing.T) {
 // fixture is the suite's for a server that can be stopped and frozen. Time-outs
 // are short only where a test waits for them.
 func (s *slapd) fixture(opts ldap.Options) lookuptest.Fixture {
-	const short = time.Second
+	const short = 2 * time.Second
 	return lookuptest.Fixture{
 		Open: func(t *testing.T) lookup.Directory {
 			if strings.HasSuffix(t.Name(), "/hanging") {

@@ -40,7 +40,7 @@ type Faults interface {
 
 const (
 	// hangTime is the directory's own time-out where a test waits for it.
-	hangTime = time.Second
+	hangTime = 2 * time.Second
 
 	// spoilTime is that of the directories whose answers are spoilt.
 	spoilTime = 400 * time.Millisecond

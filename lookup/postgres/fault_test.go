@@ -138,16 +138,10 @@ func testAway(t *testing.T, c *postgrestest.Server) {
 			t.Errorf("%s while the server is down: got %v", what, err)
 		}
 	}
-	deadline := time.Now().Add(patience)
-	for {
+	eventually(t, "an answer once the server is up", func() bool {
 		_, err := db.Lookup(t.Context(), "anna@example.test")
-		if errors.Is(err, lookup.ErrAbsent) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the server is up: %v", err)
-		}
-	}
+		return errors.Is(err, lookup.ErrAbsent)
+	})
 	if _, err := db.Set(t.Context(), "anna@example.test", ptr("p"), nil); err != nil {
 		t.Error(err)
 	}
