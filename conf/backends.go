@@ -1,15 +1,25 @@
 package conf
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 )
 
 // Backend is a named mail store and its nodes.
 type Backend struct {
 	Name  string `toml:"name"`
 	Nodes []Node `toml:"node"`
+
+	// How proxies log in there, when it is no backendd: see docs/existing-server.md.
+	ForwardPassword bool   `toml:"forward_password"` // as the user, with the client's own password
+	Unchecked       bool   `toml:"unchecked"`        // … which the directory is not asked about
+	LoginAs         string `toml:"login_as"`         // the name that logs in, with %u, %n and %d, as in %u*proxy
+	LoginSecret     Secret `toml:"login_secret"`     // its secret; cluster.proxy_secret when empty
+	Probe           string `toml:"probe"`            // an account that health checks log in for
 }
 
 // Node is one backendd, as proxies reach it.
@@ -17,6 +27,11 @@ type Node struct {
 	Name       string `toml:"name"`        // the backend's name when empty
 	TLS        string `toml:"tls"`         // implicit (when empty), starttls or off
 	ServerName string `toml:"server_name"` // in its certificate; the host of the address when empty
+
+	CAFile      string      `toml:"ca_file"`     // who signs its certificate; cluster.ca_file when empty
+	Pins        []string    `toml:"pins"`        // keys, as base64 of their SHA-256: without ca_file nothing else is asked of it
+	Certificate Certificate `toml:"certificate"` // shown to it
+
 	IMAP       string `toml:"imap"`
 	POP3       string `toml:"pop3"`
 	Submission string `toml:"submission"`
@@ -41,9 +56,20 @@ func (k *checker) backends() {
 		if len(b.Nodes) == 0 {
 			k.bad(key, "backend %q has no node; add a [[backend.node]] with its addresses", b.Name)
 		}
+		k.loginPolicy(key, &k.c.Backends[i])
 		for j, n := range b.Nodes {
 			k.node(fmt.Sprintf("%s.node[%d]", key, j), n)
 		}
+	}
+}
+
+func (k *checker) loginPolicy(key string, b *Backend) {
+	k.secret(key+".login_secret", &b.LoginSecret)
+	if b.Unchecked && !b.ForwardPassword {
+		k.bad(key+".unchecked", "has no meaning without forward_password = true: nobody would have checked the password")
+	}
+	if b.ForwardPassword && b.LoginSecret.IsSet() {
+		k.bad(key+".login_secret", "has no meaning with forward_password: the client's own password logs in")
 	}
 }
 
@@ -55,6 +81,13 @@ func (k *checker) node(key string, n Node) {
 				k.bad(key+".tls", "would send the proxy's secret in clear to %s, and a backendd would refuse it; use implicit or starttls", a)
 				break
 			}
+		}
+	}
+	k.file(key+".ca_file", n.CAFile)
+	k.certificate(key+".certificate", n.Certificate)
+	for i, pin := range n.Pins {
+		if raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(pin, "sha256/")); err != nil || len(raw) != sha256.Size {
+			k.bad(fmt.Sprintf("%s.pins[%d]", key, i), "%q is not the base64 of a SHA-256 digest", pin)
 		}
 	}
 	addresses := []struct{ service, address string }{{"imap", n.IMAP}, {"pop3", n.POP3}, {"submission", n.Submission}, {"lmtp", n.LMTP}, {"managesieve", n.Sieve}}

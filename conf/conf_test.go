@@ -38,7 +38,7 @@ func samples(t *testing.T, kind string) (dir string, names []string) {
 	dir = t.TempDir()
 	writePair(t, dir, "cert.pem", "key.pem")
 	writePair(t, dir, "other-cert.pem", "other-key.pem")
-	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("sesame\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("open-sesame-open-sesame\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join("testdata", kind, "*.toml"))
@@ -141,7 +141,7 @@ func TestSecretsDoNotShow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Cluster.ProxySecret.Value() != "sesame" || c.Directory.LDAP.BindPassword.Value() != "hunter2" {
+	if c.Cluster.ProxySecret.Value() != "open-sesame-open-sesame" || c.Directory.LDAP.BindPassword.Value() != "hunter2" {
 		t.Fatal("the secrets were not loaded")
 	}
 	text, err := c.Cluster.ProxySecret.MarshalText()

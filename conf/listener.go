@@ -17,13 +17,16 @@ func (c Certificate) Empty() bool { return c.CertFile == "" && c.KeyFile == "" }
 
 // Listener is one address that a proxy or a backend serves.
 type Listener struct {
-	Protocol       string   `toml:"protocol"`
-	Address        string   `toml:"address"`
-	TLS            string   `toml:"tls"`             // starttls (when empty), implicit or off
-	CleartextLogin bool     `toml:"cleartext_login"` // let users log in without TLS
-	MaxSessions    int      `toml:"max_sessions"`    // 20,000 when zero
-	ProxyProtocol  bool     `toml:"proxy_protocol"`  // every connection must begin with a PROXY header
-	ProxyNetworks  []string `toml:"proxy_networks"`  // … and come from one of these networks
+	Protocol           string `toml:"protocol"`
+	Address            string `toml:"address"`
+	TLS                string `toml:"tls"`                 // starttls (when empty), implicit or off
+	CleartextLogin     bool   `toml:"cleartext_login"`     // let users log in without TLS
+	MaxSessions        int    `toml:"max_sessions"`        // 20,000 when zero
+	ClientCertificates string `toml:"client_certificates"` // ask clients for certificates: optional or required; not asked when empty
+	ClientCAFile       string `toml:"client_ca_file"`      // … signed by one of these CAs
+
+	ProxyProtocol bool     `toml:"proxy_protocol"` // every connection must begin with a PROXY header
+	ProxyNetworks []string `toml:"proxy_networks"` // … and come from one of these networks
 }
 
 func (k *checker) listeners(key string, ls []Listener, cert Certificate, protocols []string) {
@@ -45,6 +48,7 @@ func (k *checker) listeners(key string, ls []Listener, cert Certificate, protoco
 		if k.oneOf(key+".tls", l.TLS, "starttls", "implicit", "off") && l.TLS != "off" && cert.Empty() {
 			k.bad(key+".tls", "TLS needs a certificate: set %s.certificate, or tls = \"off\" here", strings.SplitN(key, ".", 2)[0])
 		}
+		k.clientCertificates(key, l)
 		k.networks(key+".proxy_networks", l.ProxyNetworks)
 		if l.ProxyProtocol && len(l.ProxyNetworks) == 0 {
 			k.bad(key+".proxy_protocol", "needs proxy_networks: a PROXY header is believed only from the load balancers' own networks")
@@ -56,6 +60,22 @@ func (k *checker) listeners(key string, ls []Listener, cert Certificate, protoco
 			k.bad(key+".max_sessions", "%d is negative", l.MaxSessions)
 		}
 	}
+}
+
+func (k *checker) clientCertificates(key string, l Listener) {
+	switch {
+	case l.ClientCertificates == "" && l.ClientCAFile == "":
+		return
+	case l.ClientCertificates != "" && !k.oneOf(key+".client_certificates", l.ClientCertificates, "optional", "required"):
+		return
+	case l.ClientCertificates == "":
+		k.bad(key+".client_ca_file", `has no meaning without client_certificates = "optional" or "required"`)
+	case l.ClientCAFile == "":
+		k.bad(key+".client_certificates", "needs client_ca_file: whose certificates are believed")
+	case l.TLS == "off" || l.Protocol == "smtp":
+		k.bad(key+".client_certificates", "only listeners with TLS for users can ask for certificates")
+	}
+	k.file(key+".client_ca_file", l.ClientCAFile)
 }
 
 func (k *checker) certificate(key string, c Certificate) {

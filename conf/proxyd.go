@@ -10,11 +10,17 @@ type Proxyd struct {
 	Admin       string      `toml:"admin"`    // address of the admin listener; none when empty
 	Certificate Certificate `toml:"certificate"`
 	Listeners   []Listener  `toml:"listen"`
-	PreLogin    Duration    `toml:"pre_login"` // the whole time before login; 1m when zero
-	Connect     Duration    `toml:"connect"`   // for connecting to a backend, TLS included; 5s when zero
-	MaxMessage  int64       `toml:"max_message"`
-	SpoolDir    string      `toml:"spool_dir"`
-	AuthHTTP    AuthHTTP    `toml:"auth_http"` // answers nginx from the proxy's cache
+
+	// Certificates are more, for clients that name their hosts (SNI).
+	Certificates []Certificate `toml:"certificates"`
+	Limits       Limits        `toml:"limits"`
+	SASL         SASL          `toml:"sasl"`
+
+	PreLogin   Duration `toml:"pre_login"` // the whole time before login; 1m when zero
+	Connect    Duration `toml:"connect"`   // for connecting to a backend, TLS included; 5s when zero
+	MaxMessage int64    `toml:"max_message"`
+	SpoolDir   string   `toml:"spool_dir"`
+	AuthHTTP   AuthHTTP `toml:"auth_http"` // answers nginx from the proxy's cache
 }
 
 func (k *checker) proxyd() {
@@ -29,6 +35,11 @@ func (k *checker) proxyd() {
 			k.bad(fmt.Sprintf("proxyd.listen[%d].protocol", i), "smtp needs cluster.domains: without local domains every recipient would be refused")
 		}
 	}
+	for i, c := range p.Certificates {
+		k.certificate(fmt.Sprintf("proxyd.certificates[%d]", i), c)
+	}
+	k.limits("proxyd.limits", p.Limits)
+	k.sasl("proxyd.sasl", &k.c.Proxyd.SASL, p.Listeners)
 	k.dir("proxyd.spool_dir", p.SpoolDir)
 	k.authHTTP("proxyd.auth_http", &k.c.Proxyd.AuthHTTP)
 }

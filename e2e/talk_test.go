@@ -149,7 +149,7 @@ func (c *cluster) answer(k *talk, protocol string, a harness.Account) string {
 	switch protocol {
 	case "imap":
 		k.want("* OK")
-		k.say("a LOGIN %s %s", a.Name, a.Password)
+		k.say("a LOGIN %q %q", a.Name, a.Password)
 		return strings.TrimPrefix(k.until("a "), "a ")
 	case "pop3":
 		k.want("+OK")

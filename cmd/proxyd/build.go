@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
-	"net"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -23,7 +21,6 @@ import (
 	"switchyard/router/sieve"
 	"switchyard/router/smtp"
 	"switchyard/router/splice"
-	"switchyard/router/upstream"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -55,36 +52,6 @@ func adminPages(proxy *router.Router, c *console.Console, certs *tlsconf.Store, 
 		a.Warnings = func() []string { return certs.Warnings(expiryWarning) }
 	}
 	return a
-}
-
-// expiryWarning is how long before a certificate expires /readyz warns of it.
-const expiryWarning = 14 * 24 * time.Hour
-
-// certificates loads what the listeners show; nil when nothing is configured.
-func certificates(c *conf.Config, log *zap.Logger) (*tlsconf.Store, error) {
-	pairs := certificatePairs(c)
-	if len(pairs) == 0 {
-		return nil, nil
-	}
-	return tlsconf.NewStore(pairs, tlsconf.StoreOptions{Logger: log.Named("tls")})
-}
-
-func certificatePairs(c *conf.Config) (pairs []tlsconf.Pair) {
-	if cert := c.Proxyd.Certificate; !cert.Empty() {
-		pairs = append(pairs, tlsconf.Pair{CertFile: c.Path(cert.CertFile), KeyFile: c.Path(cert.KeyFile)})
-	}
-	return pairs
-}
-
-// reload reads the configuration file again and takes over what can change while
-// sessions run: the certificates. For the rest a new process takes this one's
-// place (SIGUSR2), and no session is lost either.
-func reload(file string, certs *tlsconf.Store) error {
-	c, err := conf.Load(file, conf.ProxydDaemon)
-	if err != nil || certs == nil {
-		return err
-	}
-	return certs.Use(certificatePairs(c))
 }
 
 // sessionCount counts the sessions that have not ended.
@@ -133,77 +100,18 @@ func asksTCPAuth(c *conf.Config) bool {
 }
 
 // routerOptions translates [proxyd] and [cluster].
-func routerOptions(c *conf.Config, loop *splice.Loop, log *zap.Logger) router.Options {
+func routerOptions(c *conf.Config, loop *splice.Loop, log *zap.Logger) (router.Options, error) {
+	logins, err := mechanisms(c, log)
 	return router.Options{
+		SASL:           logins,
+		Admit:          admission(c),
 		Loop:           loop,
 		DefaultBackend: c.Cluster.DefaultBackend,
 		DefaultDomain:  c.Cluster.DefaultDomain,
 		Hostname:       c.Proxyd.Hostname,
 		LoginTimeout:   time.Duration(c.Proxyd.PreLogin),
 		Logger:         log,
-	}
-}
-
-// upstreams translates the [[backend]] tables.
-func upstreams(c *conf.Config, log *zap.Logger) (*upstream.Set, error) {
-	config, err := tlsconf.Client(c.Path(c.Cluster.CAFile))
-	if err != nil {
-		return nil, err
-	}
-	var backends []upstream.Backend
-	for _, b := range c.Backends {
-		backend := upstream.Backend{Name: b.Name}
-		for _, n := range b.Nodes {
-			node, err := upstreamNode(b, n, config)
-			if err != nil {
-				return nil, err
-			}
-			backend.Nodes = append(backend.Nodes, node)
-		}
-		backends = append(backends, backend)
-	}
-	name := c.Cluster.ProxyName
-	if name == "" {
-		name = "proxy"
-	}
-	return upstream.New(backends, upstream.Options{
-		ProxyName:      name,
-		ProxySecret:    c.Cluster.ProxySecret.Value(),
-		ConnectTimeout: time.Duration(c.Proxyd.Connect),
-		Logger:         log.Named("upstream"),
-	})
-}
-
-// upstreamNode translates one [[backend.node]].
-func upstreamNode(b conf.Backend, n conf.Node, config *tls.Config) (upstream.Node, error) {
-	mode := tlsconf.Implicit
-	if n.TLS != "" {
-		var err error
-		if mode, err = tlsconf.ParseMode(n.TLS); err != nil {
-			return upstream.Node{}, fmt.Errorf("backend %s: %w", b.Name, err)
-		}
-	}
-	name := n.Name
-	if name == "" {
-		name = b.Name
-	}
-	node := upstream.Node{Name: name, Services: make(map[upstream.Service]upstream.Endpoint)}
-	for service, address := range map[upstream.Service]string{
-		upstream.IMAP: n.IMAP, upstream.POP3: n.POP3, upstream.Submission: n.Submission, upstream.LMTP: n.LMTP, upstream.ManageSieve: n.Sieve,
-	} {
-		if address == "" {
-			continue
-		}
-		own := config.Clone()
-		own.NextProtos = tlsconf.ALPN(string(service))
-		own.ClientSessionCache = tls.NewLRUClientSessionCache(1) // one server's sessions
-		own.ServerName = n.ServerName
-		if own.ServerName == "" {
-			own.ServerName, _, _ = net.SplitHostPort(address)
-		}
-		node.Services[service] = upstream.Endpoint{Address: address, TLS: mode, Config: own}
-	}
-	return node, nil
+	}, err
 }
 
 // proxyProtocols makes the protocols by their names in the configuration.
@@ -250,11 +158,9 @@ func listen(c *conf.Config, sockets *daemon.Sockets, certs *tlsconf.Store, proto
 				return out, err
 			}
 		}
-		var server *tls.Config
-		if certs != nil {
-			if server, err = certs.Server(tlsconf.ServerOptions{ALPN: tlsconf.ALPN(l.Protocol)}); err != nil {
-				return out, err
-			}
+		server, err := serverConfig(c, l, certs)
+		if err != nil {
+			return out, err
 		}
 		socket, err := sockets.Listen(l.Protocol, l.Address)
 		if err != nil {

@@ -82,7 +82,11 @@ func run(flags daemon.Flags) error {
 		return err
 	}
 	defer loop.Close(nil)
-	proxy := router.New(cached, backends, routerOptions(c, loop, log))
+	options, err := routerOptions(c, loop, log)
+	if err != nil {
+		return err
+	}
+	proxy := router.New(cached, backends, options)
 	live.in.Store(proxy)
 	admin := console.New(proxy, console.Options{Elders: sockets.Elders(), Logger: log.Named("console")})
 	defer admin.Close()
@@ -123,7 +127,7 @@ func run(flags daemon.Flags) error {
 	group.Go(func() error { proxy.Recheck(ctx, recheckPeriod(c)); return nil })
 	process := daemon.Process{
 		Sockets: sockets, Sessions: func() int { return sessionCount(proxy) }, Handlers: alone.Handlers(),
-		Reload: func() error { return reload(flags.Config, certs) }, Logger: log.Named("daemon"),
+		Reload: func() error { return reload(flags.Config, certs, backends) }, Logger: log.Named("daemon"),
 	}
 	group.Go(func() error { return process.Run(ctx, stop) })
 	if err := errors.Join(daemon.Announce(flags.Ready, open), sockets.Serving()); err != nil {

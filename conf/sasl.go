@@ -1,0 +1,97 @@
+package conf
+
+import (
+	"fmt"
+	"strings"
+)
+
+// SASL says by which mechanisms clients of a proxy may log in, beside PLAIN and
+// LOGIN.
+type SASL struct {
+	SCRAM       bool   `toml:"scram"`       // SCRAM-SHA-256 and SCRAM-SHA-1, where every account can use them
+	Secret      Secret `toml:"secret"`      // makes up what is told about accounts that do not exist: the same on all proxies
+	Certificate string `toml:"certificate"` // EXTERNAL: what in a client's certificate names its account: email or common_name
+
+	Masters   []string `toml:"masters"` // accounts that may act for all others
+	Networks  []string `toml:"master_networks"`
+	Separator string   `toml:"master_separator"` // as in user*admin; none when empty: only by the authorisation identity
+
+	Tokens Tokens `toml:"tokens"`
+}
+
+// Tokens says whose tokens OAUTHBEARER and XOAUTH2 take.
+type Tokens struct {
+	Keys          string   `toml:"keys"`          // the issuer's jwks_uri: tokens are JWTs
+	Introspection string   `toml:"introspection"` // or its introspection endpoint, which is asked about each token
+	Issuer        string   `toml:"issuer"`
+	Audience      string   `toml:"audience"`
+	Scope         []string `toml:"scope"`
+	UserClaim     string   `toml:"user_claim"`
+	Configuration string   `toml:"configuration"` // URL of the issuer's OpenID configuration, which clients are told
+	ClientID      string   `toml:"client_id"`     // the proxy's own login at the introspection endpoint
+	ClientSecret  Secret   `toml:"client_secret"`
+}
+
+// Used reports whether tokens are taken at all.
+func (t Tokens) Used() bool { return t.Keys != "" || t.Introspection != "" }
+
+func (k *checker) sasl(key string, s *SASL, listeners []Listener) {
+	k.secret(key+".secret", &s.Secret)
+	if s.SCRAM && len(s.Secret.Value()) < 16 {
+		k.bad(key+".scram", "needs %s.secret, of at least 16 characters and the same on all proxies", key)
+	}
+	k.oneOf(key+".certificate", s.Certificate, "email", "common_name")
+	asks := false
+	for _, l := range listeners {
+		asks = asks || l.ClientCertificates != ""
+	}
+	if s.Certificate != "" && !asks {
+		k.bad(key+".certificate", "no listener asks for certificates; set client_certificates and client_ca_file there")
+	}
+	k.networks(key+".master_networks", s.Networks)
+	if len(s.Masters) > 0 && len(s.Networks) == 0 {
+		k.bad(key+".masters", "can log in from nowhere; name their networks in %s.master_networks", key)
+	}
+	if len(s.Separator) > 1 || strings.ContainsAny(s.Separator, "@ \"\\`") {
+		k.bad(key+".master_separator", "%q must be one character that no name has, such as *", s.Separator)
+	}
+	t := &s.Tokens
+	k.secret(key+".tokens.client_secret", &t.ClientSecret)
+	switch {
+	case t.Keys != "" && t.Introspection != "":
+		k.bad(key+".tokens", "keep one of keys and introspection")
+	case t.Keys != "" && (t.Issuer == "" || t.Audience == ""):
+		k.bad(key+".tokens.keys", "needs issuer and audience: a token for another service would be taken")
+	case !t.Used() && (t.Issuer != "" || t.Audience != "" || t.ClientID != ""):
+		k.bad(key+".tokens", "has neither keys nor introspection; set one")
+	}
+	for name, u := range map[string]string{"keys": t.Keys, "introspection": t.Introspection} {
+		if u != "" && !strings.HasPrefix(u, "https://") && !strings.HasPrefix(u, "http://127.0.0.1") && !strings.HasPrefix(u, "http://localhost") {
+			k.bad(fmt.Sprintf("%s.tokens.%s", key, name), "%q is no https URL", u)
+		}
+	}
+}
+
+// Limits bound the sessions of a proxy, before login and behind it.
+type Limits struct {
+	PreLogin        int      `toml:"pre_login"`         // sessions before login; 2,000 when zero
+	PreLoginAddress int      `toml:"pre_login_address"` // … from one address; 50 when zero
+	Rate            float64  `toml:"rate"`              // connections a second from one address, over time; any number when zero
+	Burst           int      `toml:"burst"`             // … at once before that; ten seconds' worth when zero
+	UserSessions    int      `toml:"user_sessions"`     // sessions of one user; any number when zero
+	AddressSessions int      `toml:"address_sessions"`  // sessions that one address has logged in; any number when zero
+	Exempt          []string `toml:"exempt"`            // networks to which nothing but pre_login applies
+}
+
+func (k *checker) limits(key string, l Limits) {
+	for name, n := range map[string]int{
+		"pre_login": l.PreLogin, "pre_login_address": l.PreLoginAddress, "burst": l.Burst,
+		"user_sessions": l.UserSessions, "address_sessions": l.AddressSessions,
+	} {
+		k.notNegative(key+"."+name, n)
+	}
+	if l.Rate < 0 {
+		k.bad(key+".rate", "%v is negative; leave the key out for any number", l.Rate)
+	}
+	k.networks(key+".exempt", l.Exempt)
+}
