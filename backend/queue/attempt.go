@@ -17,6 +17,7 @@ type outcome struct {
 	verdict verdict
 	reply   string // "250 2.1.5 text"
 	server  string
+	to      []string // whom an expanded one has become
 }
 
 type verdict int
@@ -26,13 +27,14 @@ const (
 	delivered                // final
 	refused                  // final
 	elsewhere                // not here: the proxies know where
+	expanded                 // final: others take its place
 	cut                      // the attempt was cut off by the end of Run: it does not count
 )
 
 // attempt tries the recipients of an entry that are due in a lane, records what
 // came of it, and reports. again is when the lane has to look at the entry
-// next; nil: never. moved says that recipients went over to the proxies' lane.
-func (q *Queue) attempt(ctx context.Context, lane Lane, e *entry) (again *time.Time, moved bool) {
+// next; nil: never. others are lanes in which it has something to do now.
+func (q *Queue) attempt(ctx context.Context, lane Lane, e *entry) (again *time.Time, others []Lane) {
 	places, recipients := e.due(lane, time.Now())
 	var outcomes []outcome
 	if len(recipients) > 0 {
@@ -41,14 +43,14 @@ func (q *Queue) attempt(ctx context.Context, lane Lane, e *entry) (again *time.T
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.gone {
-		return nil, false
+		return nil, nil
 	}
 	now := time.Now().UTC().Round(0)
 	for i, place := range places {
 		if outcomes[i].verdict == cut {
 			continue
 		}
-		moved = q.record(e, &e.Recipients[place], outcomes[i], now) || moved
+		others = append(others, q.record(e, &e.Recipients[place], outcomes[i], now)...)
 	}
 	e.planReport()
 	if err := q.settle(ctx, e); err != nil {
@@ -56,10 +58,10 @@ func (q *Queue) attempt(ctx context.Context, lane Lane, e *entry) (again *time.T
 			q.o.Logger.Error("queue entry not saved", zap.String("queue", FormatID(e.id)), zap.Error(err))
 		}
 		when := now.Add(settleAgain)
-		return &when, moved
+		return &when, others
 	}
 	if e.gone {
-		return nil, false
+		return nil, nil
 	}
 	for _, r := range e.Recipients {
 		if r.State == Waiting && r.Lane == lane && (again == nil || r.Next.Before(*again)) {
@@ -67,14 +69,15 @@ func (q *Queue) attempt(ctx context.Context, lane Lane, e *entry) (again *time.T
 			again = &when
 		}
 	}
-	return again, moved
+	return again, others
 }
 
 // settleAgain is when to try again to save what an attempt brought.
 const settleAgain = 10 * time.Second
 
-// record writes an outcome into its recipient, and into the log.
-func (q *Queue) record(e *entry, r *Recipient, o outcome, now time.Time) (moved bool) {
+// record writes an outcome into its recipient, and into the log. It returns the
+// lanes that have got something to do.
+func (q *Queue) record(e *entry, r *Recipient, o outcome, now time.Time) (others []Lane) {
 	r.Attempts++
 	r.Last, r.Reply, r.Server = now, o.reply, o.server
 	e.dirty = true
@@ -85,7 +88,10 @@ func (q *Queue) record(e *entry, r *Recipient, o outcome, now time.Time) (moved 
 	case refused:
 		r.State, word = Failed, "refused"
 	case elsewhere:
-		r.Lane, r.Next, moved, word = LaneProxies, now, true, "moved"
+		r.Lane, r.Next, word = LaneProxies, now, "moved"
+		others = []Lane{LaneProxies}
+	case expanded:
+		r.State, word = Delivered, "expanded"
 	case retry:
 		if end := e.Created.Add(q.o.GiveUp); now.Before(end) {
 			r.Next = now.Add(q.o.Schedule[min(r.Attempts, len(q.o.Schedule))-1])
@@ -102,7 +108,10 @@ func (q *Queue) record(e *entry, r *Recipient, o outcome, now time.Time) (moved 
 		zap.String("from", e.Envelope.From), zap.String("to", r.Address), zap.Stringer("lane", r.Lane),
 		zap.String("outcome", word), zap.String("reply", o.reply), zap.String("server", o.server),
 		zap.Int("attempts", r.Attempts), zap.Duration("took", now.Sub(e.Created)))
-	return moved
+	if o.verdict == expanded {
+		others = e.replace(r.To, o.to, now, q.laneOf)
+	}
+	return others
 }
 
 // settle makes durable what the entry says, puts reports into the queue, and

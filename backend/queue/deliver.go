@@ -18,7 +18,7 @@ import (
 type Mailbox struct {
 	User    backend.User
 	Account lookup.Account
-	Address string // as the mail says it: the account's name, perhaps with a detail
+	To      // Address is as the mail says it: the account's name, perhaps with a detail
 }
 
 // Filter delivers by the recipient's own rules.
@@ -59,7 +59,7 @@ func (q *Queue) Deliver(ctx context.Context, m Mailbox, env Envelope, head strin
 		if been {
 			q.o.Logger.Info("message came back by its own forward, it is kept", zap.String("user", m.Account.Name), zap.String("from", env.From))
 			only = false
-		} else if err := q.forward(ctx, m.Account, onward, d.ID, env, head, body, size); err != nil {
+		} else if err := q.forward(ctx, m, onward, d.ID, env, head, body, size); err != nil {
 			return backend.Delivered{}, err
 		}
 	}
@@ -100,15 +100,27 @@ func forwards(a lookup.Account) (onward []string, only bool) {
 	return onward, only && len(onward) > 0
 }
 
-// forward puts the message into the queue for an account's forwards.
-func (q *Queue) forward(ctx context.Context, a lookup.Account, onward []string, delivery [32]byte, env Envelope, head string, body io.ReaderAt, size int64) error {
-	front := []byte(head + deliveredTo + ": " + a.Name + "\r\n")
-	on := Envelope{From: env.From, UTF8: env.UTF8, Trace: int64(len(front)) + env.Trace, Session: env.Session}
+// forward puts the message into the queue for an account's forwards. What the
+// sender wants to hear of it goes along (RFC 3461 §5.2.7.1).
+func (q *Queue) forward(ctx context.Context, m Mailbox, onward []string, delivery [32]byte, env Envelope, head string, body io.ReaderAt, size int64) error {
+	front := []byte(head + deliveredTo + ": " + m.Account.Name + "\r\n")
+	on := env
+	on.To, on.Trace = nil, int64(len(front))+env.Trace
 	for _, address := range onward {
-		on.To = append(on.To, To{Address: address, Original: "rfc822;" + a.Name})
+		on.To = append(on.To, m.To.onward(address, m.Account.Name))
 	}
-	_, err := q.AcceptOnce(ctx, derived(delivery, "forward of "+a.Name), on, &prefixed{front, body}, int64(len(front))+size)
+	_, err := q.AcceptOnce(ctx, derived(delivery, "forward of "+m.Account.Name), on, &prefixed{front, body}, int64(len(front))+size)
 	return err
+}
+
+// onward is the recipient that another has become. Who it was for at first is
+// still known in a report.
+func (t To) onward(address, from string) To {
+	t.Address = address
+	if t.Original == "" {
+		t.Original = addressType(from) + ";" + from
+	}
+	return t
 }
 
 // derived is the id of something that is done for a delivery; zero stays zero.
@@ -133,17 +145,17 @@ func beenHere(body io.ReaderAt, size int64, account string) (bool, error) {
 // maxHeader bounds how far a header is read for loops.
 const maxHeader = 256 << 10
 
-// Relay puts a message into the queue for an address that is none of this
-// cluster's, which a proxy found behind an alias or in a relayed domain. It
-// does so once for each delivery.
-func (q *Queue) Relay(ctx context.Context, address string, env Envelope, head string, body io.ReaderAt, size int64) error {
-	id, _, err := backend.DeliveryID(env.From, address, body, size, env.Trace)
+// Relay puts a message into the queue for a recipient who is not for this node to
+// serve: an address elsewhere behind an alias, one in a relayed domain, the sender
+// that a proxy has to report to. It does so once for each delivery.
+func (q *Queue) Relay(ctx context.Context, to To, env Envelope, head string, body io.ReaderAt, size int64) error {
+	id, err := deliveryID(env.From, to.Address, body, size, env.Trace)
 	if err != nil {
 		return err
 	}
 	on := env
 	on.Trace += int64(len(head))
-	on.To = []To{{Address: address}}
+	on.To = []To{to}
 	_, err = q.AcceptOnce(ctx, derived(id, "relay"), on, &prefixed{[]byte(head), body}, int64(len(head))+size)
 	return err
 }

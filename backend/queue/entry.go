@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -159,6 +160,20 @@ func (e *entry) next() (when [laneCount]time.Time, any [laneCount]bool) {
 		}
 	}
 	return when, any
+}
+
+// replace adds those whom a recipient has become, but for who is there already. It
+// returns their lanes. The caller holds mu; recipients change their places in
+// memory.
+func (e *entry) replace(old To, by []string, now time.Time, lane func(address string) Lane) (lanes []Lane) {
+	for _, address := range by {
+		if slices.ContainsFunc(e.Recipients, func(r Recipient) bool { return strings.EqualFold(r.Address, address) }) {
+			continue
+		}
+		r := Recipient{To: old.onward(address, old.Address), Lane: lane(address), Next: now}
+		e.Recipients, lanes = append(e.Recipients, r), append(lanes, r.Lane)
+	}
+	return lanes
 }
 
 // finished reports whether every recipient has a final answer. The caller

@@ -4,26 +4,54 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"switchyard/backend"
 	"switchyard/lookup"
+	"switchyard/lookup/resolve"
 )
 
 // deliverLocal delivers into mailboxes of this node.
 func (q *Queue) deliverLocal(ctx context.Context, env Envelope, body backend.Body, recipients []Recipient) []outcome {
 	out := make([]outcome, 0, len(recipients))
 	for _, r := range recipients {
-		out = append(out, q.deliverHome(ctx, env, body, r.Address))
+		o, found := q.expand(ctx, r)
+		if !found {
+			o = q.deliverHome(ctx, env, body, r.To)
+		}
+		out = append(out, o)
 	}
 	return out
 }
 
-func (q *Queue) deliverHome(ctx context.Context, env Envelope, body backend.Body, address string) outcome {
-	user, account, err := FindRecipient(ctx, q.accounts, address, 0)
+// expand looks whether an address leads elsewhere: forwards, and scripts, may name
+// an alias, or somebody who has a catch-all. found is false when it is a mailbox's
+// own, and when it is nobody's: then the mailbox decides.
+func (q *Queue) expand(ctx context.Context, r Recipient) (o outcome, found bool) {
+	if !q.Resolves() {
+		return outcome{}, false
+	}
+	to, err := q.Expand(ctx, r.Address)
+	var chain *resolve.ChainError
+	switch {
+	case errors.As(err, &chain): // RFC 3463 §3.5
+		return outcome{verdict: refused, reply: "550 5.4.6 " + OneLine(chain.Error())}, true
+	case errors.Is(err, ErrNoRelay):
+		return outcome{verdict: retry, reply: "451 4.3.5 " + ErrNoRelay.Error()}, true
+	case errors.Is(err, lookup.ErrUnavailable):
+		return q.failure(ctx, err), true
+	case err != nil, len(to) == 1 && strings.EqualFold(to[0], r.Address):
+		return outcome{}, false
+	}
+	return outcome{verdict: expanded, reply: "250 2.1.5 goes on to " + OneLine(strings.Join(to, ", ")), to: to}, true
+}
+
+func (q *Queue) deliverHome(ctx context.Context, env Envelope, body backend.Body, to To) outcome {
+	user, account, err := FindRecipient(ctx, q.accounts, to.Address, 0)
 	if err != nil {
 		return q.noRecipient(ctx, account, err)
 	}
-	done, err := q.Deliver(ctx, Mailbox{User: user, Account: account, Address: address}, env, "", body, body.Size())
+	done, err := q.Deliver(ctx, Mailbox{User: user, Account: account, To: to}, env, "", body, body.Size())
 	var rejected *RejectedError
 	switch {
 	case errors.As(err, &rejected):
@@ -64,7 +92,7 @@ func (q *Queue) noRecipient(ctx context.Context, account lookup.Account, err err
 // bytes of the body do not count for the id. The body must not change until
 // the delivery is done.
 func NewDelivery(from, to, head string, body io.ReaderAt, size, trace int64) (backend.Delivery, error) {
-	id, _, err := backend.DeliveryID(from, to, body, size, trace)
+	id, err := deliveryID(from, to, body, size, trace)
 	if err != nil {
 		return backend.Delivery{}, err
 	}
@@ -73,6 +101,14 @@ func NewDelivery(from, to, head string, body io.ReaderAt, size, trace int64) (ba
 		Incoming: backend.Incoming{Body: &prefixed{front, body}, Size: int64(len(front)) + size},
 		ID:       id,
 	}, nil
+}
+
+// deliveryID is backend.DeliveryID, zero for none. The recipient counts in lower
+// case: one who was named by an alias at first, and by the sender in a retry, is
+// the same.
+func deliveryID(from, to string, body io.ReaderAt, size, trace int64) ([32]byte, error) {
+	id, _, err := backend.DeliveryID(from, strings.ToLower(to), body, size, trace)
+	return id, err
 }
 
 // prefixed is a message with lines in front.

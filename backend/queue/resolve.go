@@ -11,7 +11,7 @@ import (
 // Expand returns the addresses that mail for a local address goes to: those of
 // its alias, or the address itself. Addresses that lead nowhere are left out as
 // long as one does not. Errors: lookup.ErrAbsent, lookup.ErrUnavailable, a
-// *resolve.ChainError, ErrClosed.
+// *resolve.ChainError, ErrClosed, ErrNoRelay.
 func (q *Queue) Expand(ctx context.Context, address string) ([]string, error) {
 	result, err := q.o.Resolver.Resolve(ctx, address)
 	if err != nil {
@@ -22,9 +22,10 @@ func (q *Queue) Expand(ctx context.Context, address string) ([]string, error) {
 	for _, t := range result.Targets {
 		switch {
 		case t.Kind != resolve.Mailbox:
-			if q.Relays() {
-				out = append(out, t.Address)
+			if !q.Relays() {
+				return nil, ErrNoRelay
 			}
+			out = append(out, t.Address)
 		case !t.Account.Status.MayReceive():
 			closed = true
 		default:
@@ -46,8 +47,14 @@ func (q *Queue) Expand(ctx context.Context, address string) ([]string, error) {
 // Resolves reports whether there is a Resolver, which Expand needs.
 func (q *Queue) Resolves() bool { return q.o.Resolver != nil }
 
-// ErrClosed: nobody behind the address may receive mail.
-var ErrClosed = errors.New("mailbox is closed")
+var (
+	// ErrClosed: nobody behind the address may receive mail.
+	ErrClosed = errors.New("mailbox is closed")
+
+	// ErrNoRelay: the address leads to another domain, and there is no relay to
+	// take the mail there. That is the operator's to mend.
+	ErrNoRelay = errors.New("this node has no relay for mail to other domains")
+)
 
 // Chain returns a *resolve.ChainError when an account's forwards lead in a
 // circle, or too far. That the directory cannot say is no error here: the mail

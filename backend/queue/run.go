@@ -137,7 +137,7 @@ func (q *Queue) start(ctx context.Context, running *sync.WaitGroup) time.Duratio
 
 // run makes one attempt and plans the next.
 func (q *Queue) run(ctx context.Context, j *job) {
-	again, moved := q.attempt(ctx, j.lane, j.e)
+	again, others := q.attempt(ctx, j.lane, j.e)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.lanes[j.lane].running--
@@ -147,8 +147,8 @@ func (q *Queue) run(ctx context.Context, j *job) {
 			q.plan(j.e, j.lane, *when)
 		}
 	}
-	if moved {
-		q.plan(j.e, LaneProxies, time.Now())
+	for _, lane := range others {
+		q.plan(j.e, lane, time.Now())
 	}
 	q.nudge() // there is room in the lane now
 }

@@ -109,11 +109,15 @@ type settings struct {
 	queue queue.Options
 	smtp  Options
 	still bool // the queue does not run
+	dir   *directory
 }
 
 func newNode(t testing.TB, s settings) *node {
 	t.Helper()
-	n := &node{t: t, dir: &directory{accounts: accounts()}, fs: s.fs, errs: make(chan error, 10)}
+	if s.dir == nil {
+		s.dir = &directory{accounts: accounts()}
+	}
+	n := &node{t: t, dir: s.dir, fs: s.fs, errs: make(chan error, 10)}
 	if n.fs == nil {
 		n.fs = vfs.NewMem()
 	}

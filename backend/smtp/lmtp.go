@@ -3,6 +3,7 @@ package smtp
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"switchyard/backend"
@@ -40,7 +41,7 @@ type lmtp struct {
 }
 
 type target struct {
-	address string
+	queue.To
 	relay   bool // to be passed on; else:
 	user    backend.User
 	account lookup.Account
@@ -73,10 +74,10 @@ func (s *lmtp) Mail(_ context.Context, from smtpd.Path, p smtpd.MailParams) erro
 func (s *lmtp) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams) error {
 	address := to.String()
 	if p.Relay {
-		if s.queue.IsLocal(address) || !s.queue.Relays() {
-			return smtpd.NewReply(451, "4.3.5", "this node passes no mail on for that domain")
+		if !s.queue.IsLocal(address) && !s.queue.Relays() {
+			return replyRelay
 		}
-		s.to = append(s.to, target{address: address, relay: true})
+		s.to = append(s.to, target{To: recipient(address, p), relay: true})
 		return nil
 	}
 	user, account, err := queue.FindRecipient(ctx, s.gate, address, p.Generation)
@@ -90,8 +91,20 @@ func (s *lmtp) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams) erro
 		}
 		return r
 	}
-	s.to = append(s.to, target{address: address, user: user, account: account})
+	s.to = append(s.to, target{To: recipient(address, p), user: user, account: account})
 	return nil
+}
+
+// recipient is a recipient with what the sender wants to hear of it.
+func recipient(address string, p smtpd.RcptParams) queue.To {
+	to := queue.To{Address: address}
+	if p.Notify != "" {
+		to.Notify = strings.Split(p.Notify, ",")
+	}
+	if p.ORcptType != "" {
+		to.Original = p.ORcptType + ";" + p.ORcpt
+	}
+	return to
 }
 
 // Data implements smtpd.Session.
@@ -126,14 +139,14 @@ func (s *lmtp) deliver(ctx context.Context, to target, message *spool.Spool) smt
 	var err error
 	head := s.received(s.peer(), s.conn.Hello())
 	if to.relay {
-		err = s.queue.Relay(ctx, to.address, s.env, head, message, message.Size())
+		err = s.queue.Relay(ctx, to.To, s.env, head, message, message.Size())
 	} else {
-		m := queue.Mailbox{User: to.user, Account: to.account, Address: to.address}
+		m := queue.Mailbox{User: to.user, Account: to.account, To: to.To}
 		done, err = s.queue.Deliver(ctx, m, s.env, head, message, message.Size())
 	}
 	r, expected := deliveryReply(done, err)
 	if !expected {
-		s.failed("deliver to "+to.address, err)
+		s.failed("deliver to "+to.Address, err)
 	}
 	return r
 }
@@ -143,7 +156,7 @@ func (s *lmtp) account(replies []smtpd.Reply, size int64, took time.Duration) {
 	addresses, answers := make([]string, len(s.to)), make([]string, len(s.to))
 	delivered := 0
 	for i, r := range replies {
-		addresses[i], answers[i] = s.to[i].address, r.Error()
+		addresses[i], answers[i] = s.to[i].Address, r.Error()
 		if r.Positive() {
 			delivered++
 		}

@@ -18,6 +18,7 @@ var (
 	replyAbsent = smtpd.NewReply(550, "5.1.1", "no such mailbox here")
 	replyMoved  = smtpd.NewReply(451, "4.1.6", "account lives elsewhere")
 	replyClosed = smtpd.NewReply(550, "5.2.1", "mailbox is closed")
+	replyRelay  = smtpd.NewReply(451, "4.3.5", queue.ErrNoRelay.Error())
 )
 
 // recipientReply words why a recipient is not taken. No, elsewhere and not now
@@ -30,6 +31,8 @@ func recipientReply(err error) (r smtpd.Reply, ok bool) {
 		return replyClosed, true
 	case errors.As(err, &chain): // RFC 3463 §3.5
 		return smtpd.NewReply(550, "5.4.6", chain.Error()), true
+	case errors.Is(err, queue.ErrNoRelay):
+		return replyRelay, true
 	case errors.Is(err, backend.ErrMoved):
 		return replyMoved, true
 	case errors.Is(err, lookup.ErrUnavailable), errors.Is(err, backend.ErrBusy), errors.Is(err, context.Canceled):

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"time"
 
 	"switchyard/backend"
@@ -119,14 +118,7 @@ func (s *submission) find(ctx context.Context, address string) ([]string, error)
 }
 
 func (s *submission) add(address string, p smtpd.RcptParams) {
-	to := queue.To{Address: address}
-	if p.Notify != "" {
-		to.Notify = strings.Split(p.Notify, ",")
-	}
-	if p.ORcptType != "" {
-		to.Original = p.ORcptType + ";" + p.ORcpt
-	}
-	s.env.To = append(s.env.To, to)
+	s.env.To = append(s.env.To, recipient(address, p))
 }
 
 // Data implements smtpd.Session.

@@ -25,8 +25,37 @@
 // the whole answer unavailable, since mail to half of the targets now and to
 // all of them later would arrive twice. (So an address with a detail may be put
 // off while the directory is away though the mailbox is known to a cache: that
-// there is no record of the very address is known for a short time only.) A loop is an error that names the
-// chain, and so are too many steps and too many names.
+// there is no record of the very address is known for a short time only.) A loop
+// is an error that names the chain, and so are too many steps and too many names.
+//
+// # Who resolves what
+//
+// Each part of a cluster resolves one thing, so that nothing is resolved twice and
+// everything in one way:
+//
+//   - A proxy resolves at RCPT, through its cache and with LeaveForwards: aliases,
+//     details and catch-alls. Each mailbox behind the address is offered to its home
+//     by its own name, with its detail (Target.Mail), and each answers for itself.
+//     The address is accepted when all have answered; one that cannot be had now
+//     puts it off.
+//   - A target in another domain, relayed or found behind an alias, goes to a
+//     backend's queue (the parameter XRELAY of LMTP), which has the relay: to that of
+//     the first mailbox behind the same address whose backend has one, else to the
+//     default backend's. The queue takes it once for each delivery.
+//   - An account's forwards are followed at its home and nowhere else, one step: the
+//     backend has them in its queue, durably and once for each delivery, before it
+//     answers for the mailbox. The sender of the envelope stays who it is, the null
+//     sender above all, so that what cannot be forwarded is reported to the sender of
+//     the mail and a report to nobody. Delivered-To names the accounts that have
+//     forwarded a message; at one of them it is kept and goes no further. Before
+//     that, RCPT asks whether the forwards lead in a circle and refuses if they do.
+//   - A backend's submission, and its queue when a forward or a script names an
+//     address, resolve as proxies do. What is resolved already stays as it is: a
+//     mailbox's own address, with a detail or without, resolves to itself.
+//
+// One message reaches a mailbox once by each name it has there, with a detail or
+// without, however many aliases lead to it: targets are told apart by those names,
+// in lower case, and so are delivery ids.
 package resolve
 
 import (
