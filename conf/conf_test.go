@@ -207,22 +207,37 @@ func TestExample(t *testing.T) {
 	}
 }
 
-// TestDirectoryPage loads every sample of docs/directory.md, with what it leaves
-// out around it.
-func TestDirectoryPage(t *testing.T) {
-	page, err := os.ReadFile("../docs/directory.md")
-	if err != nil {
-		t.Fatal(err)
+// TestPages loads every sample of the pages of docs, with what it leaves out around
+// it.
+func TestPages(t *testing.T) {
+	for page, least := range map[string]int{"directory": 8, "operating": 3, "existing-server": 3} {
+		t.Run(page, func(t *testing.T) {
+			text, err := os.ReadFile("../docs/" + page + ".md")
+			if err != nil {
+				t.Fatal(err)
+			}
+			testPage(t, string(text), least)
+		})
 	}
+}
+
+func testPage(t *testing.T, page string, least int) {
 	dir := t.TempDir()
-	for _, name := range []string{"tcpauth.secret", "db.secret", "ldap.secret", "nginx.secret", "proxy.secret", "nwauth.txt", "ca.pem"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("sesame\n"), 0o600); err != nil {
+	for _, name := range []string{
+		"tcpauth.secret", "db.secret", "ldap.secret", "nginx.secret", "proxy.secret", "scram.secret", "master.secret", "nwauth.txt", "ca.pem",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("open-sesame-open-sesame\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	for _, host := range []string{"mail.example.com", "mail.example.org"} {
+		writePair(t, dir, host+".pem", host+".key")
+	}
 	const backend = "[[backend]]\nname = \"b1\"\n[[backend.node]]\nimap = \"127.0.0.1:993\"\n"
-	const proxy = "[cluster]\nproxy_secret = { file = \"proxy.secret\" }\n" + backend + "[[proxyd.listen]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:143\"\ntls = \"off\"\n"
-	samples := strings.Split(string(page), "```toml\n")[1:]
+	const listen = "[[proxyd.listen]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:143\"\ntls = \"off\"\n"
+	const proxy = "[cluster]\nproxy_secret = { file = \"proxy.secret\" }\n" + backend + listen
+	const tcpauth = "[directory]\nkind = \"tcpauth\"\n[directory.tcpauth]\nservers = [\"127.0.0.1:7070\"]\n"
+	samples := strings.Split(page, "```toml\n")[1:]
 	for i, sample := range samples {
 		text, _, _ := strings.Cut(sample, "```")
 		daemon := ProxydDaemon
@@ -233,8 +248,12 @@ func TestDirectoryPage(t *testing.T) {
 			daemon = TcpauthdDaemon
 		case strings.HasPrefix(text, "[directory]"):
 			text = proxy + text
+		case strings.HasPrefix(text, "[cluster]"):
+			text += listen
+		case strings.HasPrefix(text, "[[backend]]"):
+			text = "[cluster]\nproxy_secret = { file = \"proxy.secret\" }\n" + text + listen + tcpauth
 		default:
-			text = proxy + "[directory]\nkind = \"tcpauth\"\n[directory.tcpauth]\nservers = [\"127.0.0.1:7070\"]\n" + text
+			text = proxy + tcpauth + text
 		}
 		path := filepath.Join(dir, fmt.Sprintf("%d.toml", i))
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -244,7 +263,7 @@ func TestDirectoryPage(t *testing.T) {
 			t.Errorf("sample %d: %v\n%s", i+1, err, text)
 		}
 	}
-	if len(samples) < 8 {
+	if len(samples) < least {
 		t.Errorf("%d samples", len(samples))
 	}
 }
