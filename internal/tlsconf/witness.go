@@ -9,7 +9,9 @@ import (
 
 // Witness notes which certificate a Store has shown in one handshake, which
 // crypto/tls does not tell a server (channel bindings of RFC 5929 need it).
-type Witness struct{ cert atomic.Pointer[tls.Certificate] }
+type Witness struct {
+	cert atomic.Pointer[tls.Certificate]
+}
 
 type witnessKey struct{}
 
