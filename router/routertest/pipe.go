@@ -39,6 +39,17 @@ func (p *Pipes) Close() error {
 // Addr implements net.Listener.
 func (p *Pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
+// Dial connects.
+func (p *Pipes) Dial() (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case p.conns <- server:
+		return client, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
 // Say connects, sends all of in, closes behind it if hangUp, and returns all
 // that is answered.
 func (p *Pipes) Say(in []byte, hangUp bool) []byte {

@@ -141,11 +141,7 @@ func (p *Proxy) Play(script string) {
 // PlayOn plays the client's side of a script on conn, and closes it.
 func (p *Proxy) PlayOn(conn net.Conn, script string) {
 	p.t.Helper()
-	pl := newPlayer(conn, "C", p.config)
-	if err := pl.play(script); err != nil {
-		p.t.Errorf("client's script: %v", err)
-	}
-	pl.conn.Close()
+	PlayClient(p.t, conn, p.config, script)
 }
 
 // Sessions waits until n sessions have ended and returns their lines in the
