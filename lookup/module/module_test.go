@@ -145,6 +145,7 @@ func TestSlow(t *testing.T) {
 	if _, err := m.Lookup(t.Context(), anna.Name); err != nil {
 		t.Error(err)
 	}
+	eventually(t, "both children have started", func() bool { return len(w.pids()) >= 2 })
 	if n := len(w.pids()); n != 2 {
 		t.Errorf("%d children were started, want 2", n)
 	}
@@ -277,14 +278,13 @@ func TestGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
+	eventually(t, "a child", func() bool { return len(w.pids()) > 0 })
+	child := w.pids()[0]
 	w.fault(t, "hang")
 	if _, err := m.Lookup(t.Context(), "anna@example.test"); !errors.Is(err, lookup.ErrUnavailable) {
 		t.Errorf("got %v, want unavailable", err)
 	}
-	eventually(t, "the first one is gone", func() bool {
-		pids := w.pids()
-		return len(pids) > 0 && syscall.Kill(pids[0], 0) != nil
-	})
+	eventually(t, "it is gone", func() bool { return syscall.Kill(child, 0) != nil })
 }
 
 // TestLog: what a child writes to its standard error is in the log, cut, and
