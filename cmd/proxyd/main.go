@@ -124,6 +124,7 @@ func run(flags daemon.Flags) error {
 	if certs != nil {
 		group.Go(func() error { return certs.Run(ctx) })
 	}
+	group.Go(func() error { return backends.Run(ctx) })
 	group.Go(func() error { proxy.Recheck(ctx, recheckPeriod(c)); return nil })
 	process := daemon.Process{
 		Sockets: sockets, Sessions: func() int { return sessionCount(proxy) }, Handlers: alone.Handlers(),
