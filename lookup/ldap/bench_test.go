@@ -45,7 +45,7 @@ func BenchmarkDirectory(b *testing.B) {
 		}
 		conns = append(conns, c)
 	}
-	wanted := []string{"swName", "swHome", "swHomeGeneration", "swStatus", "swQuota", "swForward", "displayName", "description"}
+	wanted := []string{"swName", "swHome", "swHomeGeneration", "swStatus", "swQuota", "swForward", "swAlias", "swForwardOnly", "pwdChangedTime", "displayName", "description"}
 	raw := func(i int) error {
 		r, err := conns[i%2].Search(goldap.NewSearchRequest(base, goldap.ScopeWholeSubtree, goldap.NeverDerefAliases, 2, 0, false,
 			"(&(objectClass=switchyardAccount)(swName="+goldap.EscapeFilter(benchName(i))+"))", wanted, nil))
