@@ -20,6 +20,7 @@ func TestPrograms(t *testing.T) {
 		"python":    testPython,
 		"go-imap":   testGoIMAP,
 		"go-smtp":   testGoSMTP,
+		"dialogues": testDialogs,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, c) })
 	}
