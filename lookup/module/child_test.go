@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	}
 	// The tests wait more than they work.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "3"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)

@@ -33,7 +33,7 @@ func TestContract(t *testing.T) {
 	open := func(t *testing.T) lookup.Directory {
 		opts := Options{MaxBackoff: 200 * time.Millisecond}
 		if strings.HasSuffix(t.Name(), "/hanging") {
-			opts.Timeout = 1500 * time.Millisecond
+			opts.Timeout = 2 * time.Second
 		}
 		return w.open(t, opts)
 	}
@@ -47,7 +47,7 @@ func TestContract(t *testing.T) {
 		},
 		Hang:    func(t *testing.T) { w.fault(t, "stop") },
 		Mend:    func(t *testing.T) { w.fault(t, "") },
-		Timeout: 1500 * time.Millisecond,
+		Timeout: 2 * time.Second,
 	})
 	lookuptest.RunHostile(t, open)
 	for _, line := range w.seen() {
@@ -61,7 +61,7 @@ func TestContract(t *testing.T) {
 // next child answers.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	const timeout = time.Second
+	const timeout = 2 * time.Second
 	for fault, dies := range map[string]bool{
 		"hang": true, "stop": true, "die": true, "half": true, "half and hang": true, "garbage": true, "control": true,
 		"long": true, "endless": true, "flood": true, "another": true, "no name": true, "no path": true,
