@@ -150,7 +150,11 @@ func (in *storeSession) Rcpt(_ context.Context, to smtpd.Path, p smtpd.RcptParam
 			return err
 		}
 	}
-	in.to = append(in.to, to.String())
+	address := to.String()
+	if p.Relay {
+		address += "!" // in the queue
+	}
+	in.to = append(in.to, address)
 	return nil
 }
 

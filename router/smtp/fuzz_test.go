@@ -123,17 +123,19 @@ func (k *keeper) Data(_ context.Context, body io.Reader) []smtpd.Reply {
 	return []smtpd.Reply{smtpd.NewReply(250, "", "ok")}
 }
 
-func TestCountReceived(t *testing.T) {
+func TestScanHeader(t *testing.T) {
 	long := strings.Repeat("x", 10000)
-	for in, want := range map[string]int{
-		"":         0,
-		"received": 0,
-		"Received: a\r\nRECEIVED: b\r\n\tReceived: no\r\nX-Received: no\r\n\r\nReceived: no\r\n": 2,
-		"X: " + long + "Received: no\r\nReceived:" + long + "\r\n\r\n":                           1,
-		strings.Repeat("Received: x\r\n", 1000):                                                  maxReceived + 1,
+	for in, want := range map[string]header{
+		"":         {},
+		"received": {},
+		"Received: a\r\nRECEIVED: b\r\n\tReceived: no\r\nX-Received: no\r\n\r\nReceived: no\r\n": {received: 2},
+		"X: " + long + "Received: no\r\nReceived:" + long + "\r\n\r\n":                           {received: 1},
+		"Received: a\r\nmessage-id: <1>\r\nReceived: b\r\n\r\n":                                  {received: 2, messageID: true},
+		"X: a\r\n Message-ID: no\r\n\r\nMessage-ID: no\r\n":                                      {},
+		strings.Repeat("Received: x\r\n", 1000):                                                  {received: maxReceived + 1},
 	} {
-		if n, err := countReceived(bufio.NewReaderSize(strings.NewReader(in), 16)); n != want || err != nil {
-			t.Errorf("%.40q: got %d and %v, want %d", in, n, err, want)
+		if h, err := scanHeader(bufio.NewReaderSize(strings.NewReader(in), 16)); h != want || err != nil {
+			t.Errorf("%.40q: got %+v and %v, want %+v", in, h, err, want)
 		}
 	}
 }

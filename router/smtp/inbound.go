@@ -3,6 +3,8 @@ package smtp
 import (
 	"context"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"switchyard/internal/origin"
@@ -18,6 +20,7 @@ import (
 // recipients. It is safe for concurrent use.
 type Inbound struct {
 	o        Options
+	lmtp     bool
 	resolver *resolve.Resolver // over no directory
 }
 
@@ -31,7 +34,12 @@ func NewInbound(o Options) (*Inbound, error) {
 }
 
 // Name implements router.Protocol.
-func (*Inbound) Name() string { return "smtp" }
+func (p *Inbound) Name() string {
+	if p.lmtp {
+		return "lmtp"
+	}
+	return "smtp"
+}
 
 // Busy implements router.Busy.
 func (*Inbound) Busy() string { return busy }
@@ -40,7 +48,11 @@ func (*Inbound) Busy() string { return busy }
 func (p *Inbound) Serve(ctx context.Context, s *router.Session) error {
 	f := &inbound{p: p, s: s, legs: make(map[string]*leg), resolver: p.resolver.Over(accounts{s})}
 	defer f.close()
-	return ended(smtpd.Serve(ctx, s.Conn, p.o.dialogue(s), func(c *smtpd.Conn) smtpd.Session { f.conn = c; return f }))
+	o := p.o.dialogue(s)
+	if p.lmtp {
+		return p.serveLMTP(ctx, f, o)
+	}
+	return ended(smtpd.Serve(ctx, s.Conn, o, func(c *smtpd.Conn) smtpd.Session { f.conn = c; return f }))
 }
 
 // inbound is a session with one sender of mail. Its connections to backends
@@ -86,7 +98,7 @@ func (f *inbound) hello() string {
 // Mail implements smtpd.Session. Backends hear of the sender with their first
 // recipient.
 func (f *inbound) Mail(_ context.Context, from smtpd.Path, p smtpd.MailParams) error {
-	f.t = &transaction{from: from, params: p, seen: make(map[string]bool), offered: make(map[string]bool)}
+	f.t = &transaction{from: from, params: p, seen: make(map[string]*addressee), offers: make(map[string]*offer)}
 	f.t.trace = smtpd.Trace{
 		Hello: f.hello(), Client: f.s.Client.Addr(), By: f.s.Hostname(), With: f.conn.With(), ID: f.s.ID, Time: time.Now(),
 	}.Field()
@@ -126,33 +138,41 @@ func (f *inbound) Data(ctx context.Context, body io.Reader) []smtpd.Reply {
 	began := time.Now()
 	message := spool.New(f.p.o.Spool)
 	defer message.Close()
-	r := f.data(ctx, body, message)
-	if r.Positive() {
+	replies := f.data(ctx, body, message)
+	answers := make([]string, len(replies))
+	for i, r := range replies {
+		answers[i] = r.Error()
+	}
+	if slices.ContainsFunc(replies, smtpd.Reply.Positive) {
 		f.messages++
 	}
 	f.s.Log.Info("message",
-		zap.String("from", f.t.from.String()), zap.Strings("recipients", f.t.recipients), zap.Int64("size", message.Size()),
-		zap.Duration("took", time.Since(began)), zap.String("answer", r.Error()))
-	return []smtpd.Reply{r}
+		zap.String("from", f.t.from.String()), zap.Strings("recipients", f.t.names()), zap.Int64("size", message.Size()),
+		zap.Duration("took", time.Since(began)), zap.String("answer", strings.Join(answers, "; ")))
+	return replies
 }
 
-func (f *inbound) data(ctx context.Context, body io.Reader, message *spool.Spool) smtpd.Reply {
+// data returns one answer for SMTP, and for LMTP one for each recipient.
+func (f *inbound) data(ctx context.Context, body io.Reader, message *spool.Spool) []smtpd.Reply {
+	groups := f.t.groups(f.p.lmtp)
+	same := func(r smtpd.Reply) []smtpd.Reply { return smtpd.Repeat(r, len(groups)) }
 	in := &incoming{r: body}
 	if _, err := io.Copy(message, in); err != nil {
 		if in.err == nil {
 			f.s.Log.Error("message cannot be spooled", zap.Error(err))
-			return smtpd.NewReply(452, "4.3.1", "no room for the message now, try again later")
+			return same(smtpd.NewReply(452, "4.3.1", "no room for the message now, try again later"))
 		}
-		return smtpd.ReplyOf(in.err)
+		return same(smtpd.ReplyOf(in.err))
 	}
-	received, err := countReceived(message.Reader())
+	seen, err := scanHeader(message.Reader())
 	switch {
 	case err != nil:
-		return smtpd.ReplyOf(err)
-	case received > maxReceived:
-		return smtpd.NewReply(554, "5.4.6", "too many Received fields, the message goes round in a circle")
+		return same(smtpd.ReplyOf(err))
+	case seen.received > maxReceived:
+		return same(smtpd.NewReply(554, "5.4.6", "too many Received fields, the message goes round in a circle"))
 	}
-	return combine(f.t.deliver(message), smtpd.NewReply(250, "2.0.0", "accepted as "+f.s.ID))
+	d := &delivery{f: f, t: f.t, message: message, id: seen.messageID, groups: groups}
+	return d.run(ctx, smtpd.NewReply(250, "2.0.0", "accepted as "+f.s.ID))
 }
 
 // incoming remembers whether it was the message that could not be read.
@@ -178,7 +198,6 @@ func (f *inbound) Reset() {
 			f.drop(l)
 			continue
 		}
-		l.dirty = l.dirty || l.begun
-		l.begun, l.accepted, l.used = false, 0, true
+		l.finish()
 	}
 }

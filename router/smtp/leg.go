@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,13 +23,13 @@ import (
 // after the other.
 type leg struct {
 	back
-	home     string
-	o        *Options
-	used     bool // behind a transaction: the backend may have closed it since
-	begun    bool // MAIL was said in the transaction at hand
-	dirty    bool // the backend is in a transaction that was given up
-	lost     bool // the connection has failed
-	accepted int  // recipients in the transaction at hand
+	home  string
+	o     *Options
+	used  bool     // behind a transaction: the backend may have closed it since
+	begun bool     // MAIL was said in the transaction at hand
+	dirty bool     // the backend is in a transaction that was given up
+	lost  bool     // the connection has failed
+	taken []*offer // that were accepted in the transaction at hand
 }
 
 // foreign reports whether the backend has no delivery ids: a message that is
@@ -89,9 +90,9 @@ func containsWord(list, word string) bool {
 }
 
 // recipient offers a recipient, with the sender in front when it is the
-// transaction's first here. The answer is nil when it was accepted, else the
+// transaction's first here. The error is nil when it was accepted, else the
 // backend's Reply, router.ErrMoved, or what broke the connection.
-func (l *leg) recipient(t *transaction, to recipient) error {
+func (l *leg) recipient(t *transaction, o *offer) error {
 	var lines []string
 	if !l.begun {
 		if l.dirty {
@@ -103,7 +104,7 @@ func (l *leg) recipient(t *transaction, to recipient) error {
 		}
 		lines = append(lines, mail)
 	}
-	lines = append(lines, l.rcptLine(to))
+	lines = append(lines, l.rcptLine(o.to))
 	l.Conn.SetIdle(l.o.ReplyTimeout)
 	replies, err := l.exchange(lines...)
 	if err != nil {
@@ -123,8 +124,33 @@ func (l *leg) recipient(t *transaction, to recipient) error {
 	if err := l.judge("RCPT", replies[0]); err != nil {
 		return err
 	}
-	l.accepted++
+	o.leg = l
+	l.taken = append(l.taken, o)
 	return nil
+}
+
+// retract takes recipients back that were accepted: LMTP can do so only by
+// beginning anew with the others. When that fails, the leg is lost to them.
+func (l *leg) retract(t *transaction, gone func(*offer) bool) {
+	kept := slices.DeleteFunc(slices.Clone(l.taken), gone)
+	if len(kept) == len(l.taken) || l.lost {
+		return
+	}
+	l.finish()
+	for _, o := range kept {
+		if err := l.recipient(t, o); err != nil {
+			l.s.Log.Warn("recipients cannot be kept while another is taken back", zap.String("home", l.home), zap.Error(err))
+			l.lost, l.taken = true, kept
+			return
+		}
+	}
+}
+
+// finish ends the transaction at hand. What is left of it at the backend is given
+// up with the next one.
+func (l *leg) finish() {
+	l.dirty = l.dirty || l.begun
+	l.begun, l.taken, l.used = false, nil, true
 }
 
 // judge makes an error of a backend's answer. What a backend says for good
@@ -197,19 +223,24 @@ func (l *leg) rcptLine(to recipient) string {
 	return string(b)
 }
 
-// recipient is one accepted, or offered, recipient.
+// recipient is who is offered to a backend.
 type recipient struct {
 	address string // as it is said to the backend
 	params  smtpd.RcptParams
 	account lookup.Account
-	relay   bool // it is none of the cluster's: the backend's queue takes it
+	relay   bool // the backend's queue takes it
 }
 
-// deliver sends the message and returns an answer for each accepted recipient.
-// The zero Reply stands for one that never came: whether the message was taken
-// is not known.
-func (l *leg) deliver(trace string, message io.Reader) []smtpd.Reply {
-	answers := make([]smtpd.Reply, l.accepted)
+// deliver sends the message and notes an answer for each accepted recipient. An
+// answer that never came stays zero: whether the message was taken is not known.
+func (l *leg) deliver(trace string, message io.Reader) {
+	for i, r := range l.answers(trace, message) {
+		l.taken[i].answer = r
+	}
+}
+
+func (l *leg) answers(trace string, message io.Reader) []smtpd.Reply {
+	answers := make([]smtpd.Reply, len(l.taken))
 	if l.lost {
 		return answers
 	}
@@ -240,7 +271,7 @@ func (l *leg) unsent(r smtpd.Reply) []smtpd.Reply {
 	if l.lost {
 		r = smtpd.Reply{}
 	}
-	return smtpd.Repeat(final(r), l.accepted)
+	return smtpd.Repeat(final(r), len(l.taken))
 }
 
 // readAnswers reads an answer for each recipient, within FinalTimeout for all.

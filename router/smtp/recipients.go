@@ -3,6 +3,8 @@ package smtp
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"switchyard/internal/smtpd"
@@ -31,22 +33,21 @@ func (accounts) Check(context.Context, lookup.Credentials) (lookup.Account, erro
 func (f *inbound) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams) error {
 	address := to.String()
 	key := strings.ToLower(address)
-	if f.t.seen[key] {
-		return nil // once is enough
-	}
-	err := error(resolve.ErrUnknownDomain)
-	if f.ours(to.Domain) {
-		err = f.recipient(ctx, address, p)
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	a := f.t.seen[key]
+	if a == nil {
+		err := error(resolve.ErrUnknownDomain)
+		if f.ours(to.Domain) {
+			a, err = f.recipient(ctx, address, p)
 		}
-		return recipientReply(err)
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return recipientReply(err)
+		}
 	}
-	f.t.seen[key] = true
-	f.t.recipients = append(f.t.recipients, address)
-	f.s.Admit() // one who has mail for us is no longer a stranger at the door
+	f.t.seen[key] = a // once is enough
+	f.t.addressees = append(f.t.addressees, a)
 	return nil
 }
 
@@ -57,78 +58,103 @@ func (f *inbound) ours(domain string) bool {
 	return domain == "" || local || relayed
 }
 
-// recipient resolves an address and offers what is behind it to the backends.
-func (f *inbound) recipient(ctx context.Context, address string, p smtpd.RcptParams) error {
+// recipient resolves an address and offers what is behind it to the backends. What
+// one of them refuses for good is refused for good only when nobody takes the mail;
+// else it is reported to the sender. One that cannot be had now puts the whole
+// address off, and what was accepted for it is taken back.
+func (f *inbound) recipient(ctx context.Context, address string, p smtpd.RcptParams) (*addressee, error) {
 	found, err := f.resolver.Resolve(ctx, address)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return f.offerAll(ctx, address, p, found.Targets)
-}
-
-// offerAll offers every target. One that is refused for good is left out as long
-// as another is taken: the sender of an alias can do nothing about its members.
-// One that cannot be had now puts the whole address off; who was taken already
-// knows the message again when it comes back.
-func (f *inbound) offerAll(ctx context.Context, address string, p smtpd.RcptParams, targets []resolve.Target) error {
-	accepted := 0
+	// One who has mail for us is no longer a stranger at the door. From here on a
+	// backend that hangs may take its time without costing other recipients theirs.
+	f.s.Admit()
+	if len(found.Dangling) > 0 {
+		f.s.Log.Warn("address leads to targets that do not exist: mend the alias",
+			zap.String("to", address), zap.Strings("targets", found.Dangling))
+	}
+	a := &addressee{address: address}
+	fresh := make(map[*offer]bool) // what this address has added to the transaction
 	var no, later error
-	for i := range targets {
-		t := &targets[i]
-		mail := t.Mail(address)
-		key := t.Kind.String() + " " + strings.ToLower(mail)
-		if f.t.offered[key] {
-			accepted++
-			continue
-		}
-		r := recipient{address: mail, params: p, account: t.Account}
-		if mail != address && p.ORcptType == "" { // who it was for is still known in a report
-			r.params.ORcptType, r.params.ORcpt = "rfc822", address
-		}
-		var err error
-		if t.Kind == resolve.Mailbox {
-			err = f.mailbox(ctx, r)
-		} else {
-			err = f.relay(ctx, r, targets)
-		}
+	accepted := 0
+	for i := range found.Targets {
+		o, err := f.target(ctx, a, p, found.Targets, i, fresh)
 		switch {
 		case err == nil:
 			accepted++
-			f.t.offered[key] = true
 		case ctx.Err() != nil:
-			return err
-		case isNo(err):
+			return nil, err
+		case o.answer.Permanent():
 			no = errors.Join(no, err)
-		case later == nil:
-			later = err
+		default:
+			later = errors.Join(later, err)
+			continue
 		}
+		a.offers = append(a.offers, o)
 	}
 	switch {
 	case later != nil:
-		return later
-	case accepted == 0:
-		return no
+		no = later
+	case accepted > 0:
+		return a, nil
 	}
-	return nil
+	f.retract(fresh)
+	return nil, no
 }
 
-// isNo reports whether a target was refused for good.
-func isNo(err error) bool {
-	var said smtpd.Reply
-	if errors.As(recipientReply(err), &said) {
-		return said.Permanent()
+// target offers one of the targets of an address. One that was accepted in this
+// transaction already is not offered again.
+func (f *inbound) target(ctx context.Context, a *addressee, p smtpd.RcptParams, targets []resolve.Target, i int, fresh map[*offer]bool) (*offer, error) {
+	t := &targets[i]
+	to := recipient{address: t.Mail(a.address), params: p, account: t.Account}
+	key := t.Kind.String() + " " + strings.ToLower(to.address)
+	if o := f.t.offers[key]; o != nil {
+		return o, nil
 	}
-	return false
+	if to.address != a.address && p.ORcptType == "" { // who it was for is still known in a report
+		to.params.ORcptType, to.params.ORcpt = addressType(a.address), a.address
+	}
+	o := &offer{to: to}
+	var err error
+	if t.Kind == resolve.Mailbox {
+		err = f.mailbox(ctx, a, o)
+	} else {
+		err = f.relay(ctx, o, targets)
+	}
+	if errors.Is(err, replyForeign) && len(targets) > 1 {
+		// An alias that leads to two foreign backends could never be had whole.
+		err = f.relay(ctx, o, targets)
+	}
+	if err == nil {
+		f.t.offers[key], fresh[o] = o, true
+		return o, nil
+	}
+	var said smtpd.Reply
+	if errors.As(recipientReply(err), &said) && said.Permanent() {
+		o.answer, o.leg = said, nil
+	}
+	return o, err
+}
+
+// retract takes back what was accepted for an address that is not.
+func (f *inbound) retract(fresh map[*offer]bool) {
+	gone := func(o *offer) bool { return fresh[o] }
+	maps.DeleteFunc(f.t.offers, func(_ string, o *offer) bool { return fresh[o] })
+	for _, l := range f.t.legs {
+		l.retract(f.t, gone)
+	}
+	f.t.legs = slices.DeleteFunc(f.t.legs, func(l *leg) bool { return len(l.taken) == 0 && !l.lost })
 }
 
 // mailbox offers an account to its backend. A backend that says that it lives
 // elsewhere costs one more look, past the cache, and one more offer.
-func (f *inbound) mailbox(ctx context.Context, to recipient) error {
-	home, err := f.offer(ctx, to)
+func (f *inbound) mailbox(ctx context.Context, a *addressee, o *offer) error {
+	home, err := f.offer(ctx, a, o)
 	if !errors.Is(err, router.ErrMoved) {
 		return err
 	}
-	again, err := f.s.Again(ctx, to.account.Name)
+	again, err := f.s.Again(ctx, o.to.account.Name)
 	if err != nil {
 		return err
 	}
@@ -136,72 +162,85 @@ func (f *inbound) mailbox(ctx context.Context, to recipient) error {
 		// The directory does not show the move yet.
 		return errors.Join(err, router.ErrMoved)
 	}
-	to.account = again
-	_, err = f.offer(ctx, to)
+	o.to.account = again
+	_, err = f.offer(ctx, a, o)
 	return err
 }
 
-// offer offers an account to its home, and returns the home.
-func (f *inbound) offer(ctx context.Context, to recipient) (home string, err error) {
-	if !to.account.Status.MayReceive() {
-		return "", &router.StatusError{Status: to.account.Status}
+// offer offers an account to its home, and returns the home. Two foreign backends
+// must not have to do with one answer: see delivery.
+func (f *inbound) offer(ctx context.Context, a *addressee, o *offer) (home string, err error) {
+	if !o.to.account.Status.MayReceive() {
+		return "", &router.StatusError{Status: o.to.account.Status}
 	}
-	if home, err = f.s.Home(to.account); err != nil {
+	if home, err = f.s.Home(o.to.account); err != nil {
 		return "", err
-	}
-	return home, f.say(ctx, home, to)
-}
-
-// relay offers an address that is none of the cluster's to a queue: that of the
-// first backend behind the same alias, so that one backend more has nothing to
-// do with the message, else the default one's.
-func (f *inbound) relay(ctx context.Context, to recipient, targets []resolve.Target) error {
-	owner := lookup.Account{Name: to.address}
-	for i := range targets {
-		if t := &targets[i]; t.Kind == resolve.Mailbox && t.Account.Status.MayReceive() {
-			owner = t.Account
-			break
-		}
-	}
-	home, err := f.s.Home(owner)
-	if err != nil {
-		return err
 	}
 	l, err := f.leg(ctx, home)
 	if err != nil {
-		return err
+		return home, err
 	}
-	if !l.has("XRELAY") {
-		f.s.Log.Error("backend passes no mail on; the address behind the alias needs a backendd", zap.String("home", home))
-		return replyOperator
+	if l.foreign() {
+		beside := a.offers
+		if !f.p.lmtp {
+			beside = slices.Collect(maps.Values(f.t.offers))
+		}
+		if slices.ContainsFunc(beside, func(o *offer) bool { return o.leg != nil && o.leg != l && o.leg.foreign() }) {
+			return home, replyForeign
+		}
 	}
-	to.relay = true
-	return f.say(ctx, home, to)
+	return home, f.say(ctx, home, f.t, o)
+}
+
+// relay offers an address to a queue: that of the first backend behind the same
+// alias that has one, so that one backend more has nothing to do with the message,
+// else that of the default one.
+func (f *inbound) relay(ctx context.Context, o *offer, targets []resolve.Target) error {
+	var owners []lookup.Account
+	for i := range targets {
+		if t := &targets[i]; t.Kind == resolve.Mailbox && t.Account.Status.MayReceive() {
+			owners = append(owners, t.Account)
+		}
+	}
+	owners = append(owners, lookup.Account{Name: o.to.address}) // it has no home
+	for _, owner := range owners {
+		home, err := f.s.Home(owner)
+		if err != nil {
+			return err
+		}
+		l, err := f.leg(ctx, home)
+		if err != nil {
+			return err
+		}
+		if l.has("XRELAY") {
+			o.to.relay = true
+			return f.say(ctx, home, f.t, o)
+		}
+	}
+	f.s.Log.Error("no backend passes mail on: the default backend has to be a backendd", zap.String("to", o.to.address))
+	return replyOperator
 }
 
 // say says RCPT to a backend and returns its answer.
-func (f *inbound) say(ctx context.Context, home string, to recipient) error {
+func (f *inbound) say(ctx context.Context, home string, t *transaction, o *offer) error {
 	l, err := f.leg(ctx, home)
 	if err != nil {
 		return err
 	}
-	if one := f.t.foreign(); one != nil && one != l && l.foreign() {
-		return replyForeign
-	}
-	err = l.recipient(f.t, to)
-	if l.lost && l.used && l.accepted == 0 && ctx.Err() == nil {
+	err = l.recipient(t, o)
+	if l.lost && l.used && len(l.taken) == 0 && ctx.Err() == nil {
 		// It was idle since the message before: the backend may have closed it.
 		f.drop(l)
 		if l, err = f.leg(ctx, home); err != nil {
 			return err
 		}
-		err = l.recipient(f.t, to)
+		err = l.recipient(t, o)
 	}
 	if l.lost {
 		f.drop(l)
 	}
-	if err == nil && f.t.leg(home) == nil {
-		f.t.legs = append(f.t.legs, l)
+	if err == nil && t.leg(home) == nil {
+		t.legs = append(t.legs, l)
 	}
 	return err
 }

@@ -18,10 +18,16 @@
 //	C: DATA …                               to b1 and b2 at once
 //	S: 250 when both have it, else 451, or 5xx when nobody has it and nobody ever will
 //
-// What it promises: a message that was answered 250 was accepted by the
-// backends of all its recipients. When that is not sure, the answer is 451 and
-// the sender comes back; backends with delivery ids (those that offer
-// XTRACELEN) store nothing twice then.
+// LMTP is inbound mail from the operator's own servers, with an answer for each
+// recipient.
+//
+// What it promises: a message that was answered 250 was accepted by the backends of
+// all its recipients, or a report of those who refused it for good is in a
+// backend's queue, on its way to the sender. When neither is sure, the answer is 451
+// and the sender comes back; backends with delivery ids (those that offer XTRACELEN)
+// store nothing twice then, and queue no report twice. A foreign backend, which has
+// none, stores a message twice that it takes for some recipients and puts off for
+// others: it answers for all at RCPT, or should.
 package smtp
 
 import (
@@ -36,8 +42,8 @@ import (
 	"switchyard/router"
 )
 
-// Options for NewSubmission and NewInbound. The zero value works; inbound then
-// takes no mail, since no domain is local.
+// Options for NewSubmission, NewInbound and NewLMTP. The zero value works; inbound
+// then takes no mail, since no domain is local.
 type Options struct {
 	// Domains are the cluster's own domains: inbound mail for others is
 	// refused as relaying (550 5.7.1).
@@ -46,6 +52,9 @@ type Options struct {
 	// Resolve says how inbound recipients are resolved. Its Domains are those
 	// above, and forwards are always left to the accounts' homes.
 	Resolve resolve.Options
+
+	// Deliverers may bring mail by LMTP; nobody else does.
+	Deliverers Deliverers
 
 	// MaxSize bounds a message in bytes and is what SIZE announces. Zero means
 	// no bound here; submission is then bounded by the backend, behind the

@@ -4,10 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"io"
-	"sync"
 
 	"switchyard/internal/smtpd"
-	"switchyard/internal/spool"
 )
 
 // transaction is one message on its way.
@@ -16,10 +14,26 @@ type transaction struct {
 	params smtpd.MailParams
 	trace  string // the Received field that goes in front; its length is declared at MAIL
 
-	recipients []string        // accepted, as the client said them
-	seen       map[string]bool // those that were accepted, in lower case
-	offered    map[string]bool // what backends have accepted for them, in lower case
-	legs       []*leg          // with an accepted recipient
+	addressees []*addressee          // in the order in which they were accepted
+	seen       map[string]*addressee // by address, in lower case
+	offers     map[string]*offer     // that stand, by kind and address in lower case
+	legs       []*leg                // with an accepted recipient
+}
+
+// addressee is a recipient as the client named it, with what is behind the
+// address.
+type addressee struct {
+	address string
+	offers  []*offer
+}
+
+// offer is one mailbox, or one address for a queue, and what became of it.
+type offer struct {
+	to       recipient
+	leg      *leg        // that has accepted it; nil when it was refused for good at RCPT
+	answer   smtpd.Reply // to the message, or to RCPT; zero: none came
+	withheld bool        // the message was not sent
+	reported bool        // a queue has the report for the sender
 }
 
 // leg returns the transaction's leg to a backend, nil without one.
@@ -32,100 +46,67 @@ func (t *transaction) leg(home string) *leg {
 	return nil
 }
 
-// foreign returns the leg to the one foreign backend, nil without one.
-func (t *transaction) foreign() *leg {
-	for _, l := range t.legs {
-		if l.foreign() {
-			return l
-		}
+// names returns the recipients as the client named them.
+func (t *transaction) names() (out []string) {
+	for _, a := range t.addressees {
+		out = append(out, a.address)
 	}
-	return nil
+	return out
 }
 
-// deliver sends the message to all legs and combines their answers.
-//
-// The backends with delivery ids go first, all at once: what they have taken
-// they recognise when the sender comes back. A foreign backend would store it
-// twice, so it gets the message when all others have it, and its answer is then
-// the last word.
-func (t *transaction) deliver(message *spool.Spool) (answers []smtpd.Reply) {
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	for _, l := range t.legs {
-		if l.foreign() {
-			continue
+// groups returns the offers by the answers that are due: one for SMTP, and for LMTP
+// one for each recipient that was accepted.
+func (t *transaction) groups(lmtp bool) (groups [][]*offer) {
+	for _, a := range t.addressees {
+		if lmtp || len(groups) == 0 {
+			groups = append(groups, nil)
 		}
-		wg.Go(func() {
-			got := l.deliver(t.trace, message.Reader())
-			mu.Lock()
-			defer mu.Unlock()
-			answers = append(answers, got...)
-		})
+		last := &groups[len(groups)-1]
+		*last = append(*last, a.offers...)
 	}
-	wg.Wait()
-	for _, r := range answers {
-		if !r.Positive() {
-			return answers
-		}
-	}
-	if l := t.foreign(); l != nil {
-		answers = append(answers, l.deliver(t.trace, message.Reader())...)
-	}
-	return answers
-}
-
-// combine makes one answer of the recipients' answers, of which there is at
-// least one. Only yes from all is yes. For good it is refused only when nobody
-// has it. Everything else, an answer that never came above all, is "come back":
-// a sender that comes back loses nothing.
-func combine(answers []smtpd.Reply, accepted smtpd.Reply) smtpd.Reply {
-	yes, no := 0, 0
-	var first smtpd.Reply
-	for _, r := range answers {
-		switch {
-		case r.Positive():
-			yes++
-		case r.Permanent():
-			if no++; no == 1 {
-				first = r
-			}
-		}
-	}
-	switch {
-	case yes == len(answers) && yes > 0:
-		return accepted
-	case no == len(answers) && no > 0:
-		return first
-	}
-	return smtpd.NewReply(451, "4.3.0", "not delivered to all recipients yet, try again later")
+	return groups
 }
 
 // maxReceived is how many Received fields make a loop (RFC 5321 §6.3).
 const maxReceived = 100
 
-var receivedName = []byte("received:")
+var (
+	receivedName  = []byte("received:")
+	messageIDName = []byte("message-id:")
+)
 
-// countReceived counts the Received fields of a message's header, as far as
-// maxReceived and a bit.
-func countReceived(message io.Reader) (n int, err error) {
+// header is what is looked for in a message's header.
+type header struct {
+	received  int  // fields, as far as maxReceived and a bit
+	messageID bool // there is such a field
+}
+
+// scanHeader reads a message's header.
+func scanHeader(message io.Reader) (h header, err error) {
 	r := bufio.NewReader(message)
 	start := true // of a line
-	for n <= maxReceived {
+	for h.received <= maxReceived {
 		part, err := r.ReadSlice('\n')
 		if start {
-			if len(part) >= len(receivedName) && bytes.EqualFold(part[:len(receivedName)], receivedName) {
-				n++
-			}
-			if len(bytes.TrimRight(part, "\r\n")) == 0 {
-				return n, nil // the end of the header, or of everything
+			switch {
+			case beginsWith(part, receivedName):
+				h.received++
+			case beginsWith(part, messageIDName):
+				h.messageID = true
+			case len(bytes.TrimRight(part, "\r\n")) == 0:
+				return h, nil // the end of the header, or of everything
 			}
 		}
 		if start = err == nil; err != nil && err != bufio.ErrBufferFull {
 			if err == io.EOF {
 				err = nil
 			}
-			return n, err
+			return h, err
 		}
 	}
-	return n, nil
+	return h, nil
+}
+
+func beginsWith(line, name []byte) bool {
+	return len(line) >= len(name) && bytes.EqualFold(line[:len(name)], name)
 }
