@@ -457,7 +457,7 @@ func TestFailover(t *testing.T) {
 	first, second := startSlapd(t, "accounts.ldif"), startSlapd(t, "accounts.ldif")
 	core, logs := observer.New(zap.InfoLevel)
 	opts := options()
-	opts.SearchTimeout, opts.BindTimeout, opts.Logger = time.Second, time.Second, zap.New(core)
+	opts.SearchTimeout, opts.BindTimeout, opts.Logger = 4*time.Second, 4*time.Second, zap.New(core)
 	d := openAll(t, []string{first.plain, second.plain}, base, opts)
 	ask := func(what string) {
 		t.Helper()
