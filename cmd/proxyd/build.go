@@ -39,12 +39,12 @@ func (s *sessions) changed(c lookup.Change) {
 }
 
 // adminPages is what the admin listener shows.
-func adminPages(proxy *router.Router, c *console.Console, certs *tlsconf.Store, level zap.AtomicLevel) daemon.Admin {
+func adminPages(proxy *router.Router, c *console.Console, cached *cache.Cache, certs *tlsconf.Store, level zap.AtomicLevel) daemon.Admin {
 	a := daemon.Admin{
 		Name:     "proxyd",
 		Level:    level,
 		Ready:    func(context.Context) error { return proxy.Ready() },
-		Metrics:  []prometheus.Collector{console.Metrics(proxy)},
+		Metrics:  []prometheus.Collector{console.Metrics(proxy), console.CacheMetrics(cached.Stats)},
 		Handlers: c.Handlers(),
 	}
 	if certs != nil {

@@ -116,7 +116,7 @@ func run(flags daemon.Flags) error {
 			continue
 		}
 		if l.how.Protocol == nil {
-			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, adminPages(proxy, admin, certs, level)) })
+			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, adminPages(proxy, admin, cached, certs, level)) })
 			continue
 		}
 		group.Go(func() error { return proxy.Serve(ctx, l.socket, l.how) })

@@ -389,7 +389,7 @@ func TestMetrics(t *testing.T) {
 				for _, l := range m.Label {
 					name += " " + l.GetValue()
 				}
-				out[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+				out[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
 			}
 		}
 		return out
@@ -407,12 +407,13 @@ func TestMetrics(t *testing.T) {
 		"sessions door login": 1, "sessions door joined": 1, "sessions door inbound": 0, "joined_sessions b1 b1a": 1, "users": 1, "waiting_sessions": 1,
 		"logins_total door ok": 1, "logins_total door rejected": 0, "lookups_total found check": 1, "lookups_total absent lookup": 0,
 		"dials_total b1 b1a connected": 1, "dials_total b1 b1a failed": 0, "draining": 0, "node_drained b1 b1a": 0, "node_unreachable b1 b1a imap": 0,
-		"sessions_kicked_total": 0,
+		"sessions_kicked_total": 0, "node_state b1 b1a imap up": 1, "node_state b1 b1a imap drained": 0, "node_logins b1 b1a imap": 0,
+		"node_turned_away_total b1 b1a imap": 0, "taken_over_logins_total b1 b1a": 0, "node_checks_total b1 b1a bad imap": 0, "node_login_seconds b1 b1a imap": 1,
 	})
 	r.proxy.Router.DrainNode(t.Context(), "b1", "")
 	r.leaves(anna, 1)
 	compare(map[string]float64{
-		"sessions_ended_total door kicked": 1, "node_drained b1 b1a": 1, "sessions_kicked_total": 1,
+		"sessions_ended_total door kicked": 1, "node_drained b1 b1a": 1, "sessions_kicked_total": 1, "node_state b1 b1a imap drained": 1,
 		"bytes_total in door": float64(len("anna\r\n")), "bytes_total out door": float64(len("hello\r\njoined\r\nbye\r\n")),
 	})
 }

@@ -30,6 +30,8 @@ type Back struct {
 	set  *Set
 	pick *pick // on which it has the turn; nil behind the login
 	want Want
+
+	started time.Time // when the node was chosen
 }
 
 // Served says that the node has answered the login as a node should, with yes or
@@ -37,6 +39,7 @@ type Back struct {
 func (b *Back) Served() {
 	if b.pick != nil {
 		b.set.succeed(b.pick.e, talking)
+		b.pick.e.took.add(time.Since(b.started))
 	}
 	b.done()
 }

@@ -196,7 +196,7 @@ func (d *dialling) try(ctx context.Context, picks []pick) (*Back, error) {
 		b.Peer = true
 	}
 	b.Conn.SetDeadline(limit)
-	b.pick, b.want, b.set = winner, *d.w, d.s
+	b.pick, b.want, b.set, b.started = winner, *d.w, d.s, started
 	return b, nil
 }
 

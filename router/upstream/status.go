@@ -65,6 +65,10 @@ type ServiceStatus struct {
 	Logins     int    `json:"logins"`
 	Waiting    int    `json:"waiting"`
 	TurnedAway uint64 `json:"turned_away"`
+
+	// Took is how long connect and login took, behind the wait for their turn,
+	// where the node has answered.
+	Took Took `json:"-"`
 }
 
 // Drain takes a node out of service (on) or back into it: Dial does not choose a
@@ -185,6 +189,7 @@ func (e *endpoint) status() ServiceStatus {
 	at := e.at.Load()
 	out := ServiceStatus{Service: e.service, Address: at.Address, TLS: at.TLS.String()}
 	out.Logins, out.Waiting, out.TurnedAway = e.lane.counts()
+	out.Took = e.took.read()
 	h := &e.health
 	h.mu.Lock()
 	defer h.mu.Unlock()

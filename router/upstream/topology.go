@@ -61,6 +61,7 @@ type endpoint struct {
 	offers        offered
 	health        health
 	lane          lane
+	took          took          // from the choice of the node to the end of a login that it answered
 	wake          chan struct{} // asks for a check soon
 }
 
