@@ -8,7 +8,7 @@ PEERS    = nginx libnginx-mod-mail dovecot-imapd dovecot-pop3d dovecot-lmtpd dov
 FUZZTIME ?= 30s
 BIN      = bin
 
-.PHONY: build demo test check bench bench-directory bench-peers fuzz packages clean
+.PHONY: build demo test check bench bench-directory bench-peers fuzz soak packages clean
 
 build: ## build the daemons and the admin's tool into bin/
 	$(GO) build -o $(BIN)/ ./cmd/...
@@ -43,6 +43,9 @@ fuzz: ## each fuzz target for FUZZTIME
 	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 	  done; \
 	done
+
+soak: ## the mirror's simulation, 20,000 seeds
+	$(GO) test ./backend/mirror/core -run 'Simulation$$' -seeds 20000 -timeout 60m
 
 packages: ## the Debian packages that the tests run; installs what is missing when root
 	@missing=""; for p in $(PACKAGES); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \

@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Uint64("seeds", 600, "how many seeds the simulation runs")
+	simSeeds = flag.Uint64("seeds", 150, "how many seeds the simulation runs")
 	simFirst = flag.Uint64("first", 1, "the first of them")
 	simSteps = flag.Int("steps", 1000, "how many steps a seed has")
 )
@@ -34,7 +34,7 @@ func TestSimulation(t *testing.T) {
 	happened := make(map[string]int)
 	seeds := *simSeeds
 	if testing.Short() {
-		seeds = min(seeds, 150)
+		seeds = min(seeds, 100)
 	}
 	for seed := *simFirst; seed < *simFirst+seeds; seed++ {
 		w := run(seed, *simSteps)
