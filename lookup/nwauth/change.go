@@ -24,7 +24,7 @@ func (db *DB) Set(ctx context.Context, name string, password *string, labels map
 	if err := db.mayWrite(); err != nil {
 		return false, err
 	}
-	if err := checkName(name); err != nil {
+	if err := netwin.CheckName(name); err != nil {
 		return false, err
 	}
 	if err := netwin.CheckLabels(labels); err != nil {

@@ -41,7 +41,7 @@ func (r Record) Account() (lookup.Account, error) {
 
 // check says why a record cannot be kept. Errors: RefusedError.
 func (r Record) check() error {
-	if err := checkName(r.Name); err != nil {
+	if err := netwin.CheckName(r.Name); err != nil {
 		return err
 	}
 	if err := checkHash(r.Hash); err != nil {
@@ -51,19 +51,6 @@ func (r Record) check() error {
 		return err
 	}
 	return checkMeanings(r.Labels)
-}
-
-func checkName(name string) error {
-	clean, err := lookup.CleanName(name, "")
-	switch {
-	case err != nil:
-		return netwin.Refuse("%v", err)
-	case clean != name:
-		return netwin.Refuse("the name %.80q is not in lower case", name)
-	case strings.IndexByte(name, ':') >= 0:
-		return netwin.Refuse("the name %.80q has a colon, which a record cannot carry", name)
-	}
-	return nil
 }
 
 func checkHash(stored string) error {
@@ -218,7 +205,7 @@ func parseDeletion(line string) (name string, generation uint64, err error) {
 	if !found {
 		return "", 0, netwin.Refuse("there is no colon behind the deleted name")
 	}
-	if err := checkName(name); err != nil {
+	if err := netwin.CheckName(name); err != nil {
 		return "", 0, err
 	}
 	labels, err := netwin.ParseLabels(written)

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/netwin"
 )
 
 // Set adds a user or changes one. A nil password leaves the password as it is,
@@ -21,7 +22,7 @@ import (
 // down, lookup.ErrUnavailable; then the change may have been made, and can be
 // repeated.
 func (db *DB) Set(ctx context.Context, name string, password *string, labels map[string]string) (added bool, err error) {
-	if err := checkName(name); err != nil {
+	if err := netwin.CheckName(name); err != nil {
 		return false, err
 	}
 	if err := checkLabels(labels); err != nil {
@@ -63,7 +64,7 @@ func (db *DB) hash(ctx context.Context, password string) (hash string, err error
 // Delete removes a user and everything in the record, but remembers the
 // generation. Errors: lookup.ErrAbsent, lookup.ErrUnavailable.
 func (db *DB) Delete(ctx context.Context, name string) error {
-	if checkName(name) != nil {
+	if netwin.CheckName(name) != nil {
 		return lookup.ErrAbsent
 	}
 	return db.write(ctx, "change the user database", 1, func(ctx context.Context, tx pgx.Tx) error {

@@ -238,7 +238,7 @@ func (db *DB) Lookup(ctx context.Context, name string) (lookup.Account, error) {
 // find reads a record. A name that no account can have is absent without a
 // question. Errors: lookup.ErrAbsent, lookup.ErrUnavailable.
 func (db *DB) find(ctx context.Context, step, name string) (Record, error) {
-	if checkName(name) != nil {
+	if netwin.CheckName(name) != nil {
 		return Record{}, lookup.ErrAbsent
 	}
 	r := Record{Name: name}

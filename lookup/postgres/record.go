@@ -31,7 +31,7 @@ func (r Record) GoString() string { return r.String() }
 // check says why a record cannot be kept. The bounds are those of the text
 // form, into which every database can be exported. Errors: RefusedError.
 func (r Record) check() error {
-	if err := checkName(r.Name); err != nil {
+	if err := netwin.CheckName(r.Name); err != nil {
 		return err
 	}
 	switch {
@@ -41,19 +41,6 @@ func (r Record) check() error {
 		return netwin.Refuse("the password hash has a colon, space, quote or control character, or is not UTF-8")
 	}
 	return checkLabels(r.Labels)
-}
-
-func checkName(name string) error {
-	clean, err := lookup.CleanName(name, "")
-	switch {
-	case err != nil:
-		return netwin.Refuse("%v", err)
-	case clean != name:
-		return netwin.Refuse("the name %.80q is not in lower case", name)
-	case strings.IndexByte(name, ':') >= 0:
-		return netwin.Refuse("the name %.80q has a colon, which a record cannot carry", name)
-	}
-	return nil
 }
 
 // checkLabels refuses what a record or the database cannot hold, and values

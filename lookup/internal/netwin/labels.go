@@ -12,6 +12,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"switchyard/lookup"
 )
 
 // The bounds of a record. A line of the protocol or of a file is never longer
@@ -37,6 +39,21 @@ func (e *RefusedError) Error() string { return e.Reason }
 // Refuse makes a RefusedError.
 func Refuse(format string, args ...any) error {
 	return &RefusedError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// CheckName says why no record can have a name: it is not clean, or it has a
+// colon. Errors: RefusedError.
+func CheckName(name string) error {
+	clean, err := lookup.CleanName(name, "")
+	switch {
+	case err != nil:
+		return Refuse("%v", err)
+	case clean != name:
+		return Refuse("the name %.80q is not in lower case", name)
+	case strings.IndexByte(name, ':') >= 0:
+		return Refuse("the name %.80q has a colon, which a record cannot carry", name)
+	}
+	return nil
 }
 
 // CheckLabels says why a set of labels cannot be carried. Labels are lower
