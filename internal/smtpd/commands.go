@@ -109,7 +109,7 @@ func (c *Conn) keywords() []string {
 	} else {
 		out = append(out, "PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "CHUNKING", "SMTPUTF8", "DSN")
 		out = append(out, strings.TrimSuffix("SIZE "+strconv.FormatInt(c.o.MaxSize, 10), " 0"))
-		out = append(out, "LIMITS RCPTMAX="+strconv.Itoa(c.o.MaxRecipients)) // RFC 9422
+		out = append(out, c.limits())
 	}
 	if c.mayStartTLS() {
 		out = append(out, "STARTTLS")
@@ -129,6 +129,20 @@ func (c *Conn) keywords() []string {
 	return out
 }
 
+// limits is the keyword of RFC 9422. What it says is kept, and no less is taken.
+func (c *Conn) limits() string {
+	out := "LIMITS"
+	for _, l := range []struct {
+		name  string
+		value int
+	}{{"MAILMAX", c.o.MaxMessages}, {"RCPTMAX", c.o.MaxRecipients}, {"RCPTDOMAINMAX", c.o.MaxDomains}} {
+		if l.value > 0 {
+			out += " " + l.name + "=" + strconv.Itoa(l.value)
+		}
+	}
+	return out
+}
+
 func (c *Conn) offers() offers {
 	return offers{auth: c.authenticator != nil, private: c.private != nil && c.private.OffersPrivate()}
 }
@@ -139,6 +153,10 @@ func (c *Conn) mail(ctx context.Context, arg string) error {
 		return c.mistake(503, "5.5.1", "say "+c.hailing()+" first")
 	case c.open:
 		return c.mistake(503, "5.5.1", "there is a sender already")
+	}
+	if c.mails++; c.o.MaxMessages > 0 && c.mails > c.o.MaxMessages {
+		c.say(452, "4.5.3", "too many messages on one connection, come back on another")
+		return nil
 	}
 	arg, ok := cutKeyword(arg, "FROM:")
 	if !ok {
@@ -188,11 +206,30 @@ func (c *Conn) rcpt(ctx context.Context, arg string) error {
 	case c.accepted >= c.o.MaxRecipients:
 		c.say(452, "4.5.3", "too many recipients") // RFC 5321 §4.5.3.1.10
 		return nil
+	case !c.mayName(to.Domain):
+		c.say(452, "4.5.3", "too many domains on one connection, come back on another")
+		return nil
 	}
 	if c.decide(c.session.Rcpt(ctx, to, p), Reply{250, "2.1.5", "recipient ok"}) {
 		c.accepted++
 	}
 	return nil
+}
+
+// mayName counts the domains of recipients.
+func (c *Conn) mayName(domain string) bool {
+	domain = strings.ToLower(domain)
+	if c.o.MaxDomains <= 0 || c.domains[domain] {
+		return true
+	}
+	if len(c.domains) >= c.o.MaxDomains {
+		return false
+	}
+	if c.domains == nil {
+		c.domains = make(map[string]bool)
+	}
+	c.domains[domain] = true
+	return true
 }
 
 func (c *Conn) badParameter(err error) error {

@@ -27,6 +27,9 @@ var (
 	// ErrAuthFailures: too many failed logins.
 	ErrAuthFailures = errors.New("too many failed logins")
 
+	// ErrEarly: the client spoke before the greeting.
+	ErrEarly = errors.New("client speaks before the greeting")
+
 	// ErrChunk: what follows a BDAT cannot be told from commands, or is more
 	// than is worth reading.
 	ErrChunk = errors.New("chunk cannot be read over")
@@ -79,6 +82,9 @@ type Conn struct {
 	utf8     bool // the transaction's SMTPUTF8
 	accepted int  // its recipients
 
+	mails   int             // MAIL commands so far
+	domains map[string]bool // of recipients, while Options.MaxDomains bounds them
+
 	held     time.Time // since when answers wait in the buffer; zero: there are none
 	pending  []byte    // a command that was read within a message, to be run next
 	mistakes int
@@ -89,7 +95,7 @@ type Conn struct {
 // conn and closes it; implicit TLS is done before. What ends the wait for a
 // client is the connection's idle time (which Serve sets) and deadline, and the
 // end of ctx, to which the caller has bound it. It returns nil behind QUIT,
-// ErrTakeOver, ErrMistakes, ErrAuthFailures, ErrChunk, ErrEndless,
+// ErrTakeOver, ErrMistakes, ErrAuthFailures, ErrEarly, ErrChunk, ErrEndless,
 // wire.ErrLineTooLong, wire.ErrBareLF, wire.ErrBytesBehindStartTLS, the cause of
 // ctx, or the connection's own error.
 func Serve(ctx context.Context, conn *wire.Conn, o Options, open func(*Conn) Session) error {
@@ -161,6 +167,9 @@ func (c *Conn) With() string {
 // run reads and answers commands until one of them, or the connection, ends the
 // dialogue.
 func (c *Conn) run(ctx context.Context) error {
+	if err := c.pause(ctx); err != nil {
+		return err
+	}
 	c.greet()
 	for {
 		line, err := c.read(ctx)
@@ -171,6 +180,25 @@ func (c *Conn) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// pause waits with the greeting (RFC 5321 §4.3.1: a client waits for it).
+func (c *Conn) pause(ctx context.Context) error {
+	if c.o.Pause <= 0 {
+		return nil
+	}
+	c.wire.SetIdle(c.o.Pause)
+	_, err := c.wire.Peek(1)
+	c.wire.SetIdle(c.o.CommandTimeout)
+	switch {
+	case err == nil:
+		return ErrEarly
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case wire.IsTimeout(err):
+		return nil
+	}
+	return err
 }
 
 func (c *Conn) greet() {
@@ -285,6 +313,8 @@ func (c *Conn) farewell(err error) {
 		c.answer(replyShutdown)
 	case errors.Is(err, ErrMistakes), errors.Is(err, ErrAuthFailures):
 		c.say(421, "4.7.0", fmt.Sprint(err, ", goodbye"))
+	case errors.Is(err, ErrEarly):
+		c.say(554, "5.5.0", "wait for the greeting, goodbye")
 	case errors.Is(err, wire.ErrLineTooLong):
 		c.say(500, "5.5.2", "line too long, goodbye")
 	case errors.Is(err, wire.ErrBareLF):

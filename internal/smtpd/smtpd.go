@@ -179,6 +179,17 @@ type Options struct {
 	// less than the 100 of RFC 5321 §4.5.3.1.8, mean 100.
 	MaxRecipients int
 
+	// MaxMessages bounds the MAIL commands of a connection, and MaxDomains the
+	// different domains of its recipients. What they refuse has to come on
+	// another connection (452 4.5.3). Zero: no bound.
+	MaxMessages int
+	MaxDomains  int
+
+	// Pause is how long the greeting waits for a client that does not: one that
+	// speaks before it is refused (554 5.5.0), since it listens to nobody. Zero: it
+	// does not wait, and does not see.
+	Pause time.Duration
+
 	// CommandTimeout bounds the wait for the next command, and DataTimeout
 	// each wait within a message. Zero means 5 minutes for both (RFC 5321
 	// §4.5.3.2.7).

@@ -49,8 +49,12 @@ func (p *Inbound) Serve(ctx context.Context, s *router.Session) error {
 	f := &inbound{p: p, s: s, legs: make(map[string]*leg), resolver: p.resolver.Over(accounts{s})}
 	defer f.close()
 	o := p.o.dialogue(s)
+	o.MaxMessages, o.MaxDomains = p.o.MaxMessages, p.o.MaxDomains
 	if p.lmtp {
 		return p.serveLMTP(ctx, f, o)
+	}
+	if !s.Trusted() {
+		o.Pause = p.o.Pause
 	}
 	return ended(smtpd.Serve(ctx, s.Conn, o, func(c *smtpd.Conn) smtpd.Session { f.conn = c; return f }))
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"switchyard/internal/smtpd"
 	"switchyard/internal/wire"
@@ -555,6 +556,45 @@ func TestShutdownInTransaction(t *testing.T) {
 	c.run("S: 421 4.3.2 *")
 	check(t, p.Session(), map[string]any{"result": "shutdown"})
 	if got := b1.letters(); len(got) != 0 {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestInboundPause: a client that speaks before the greeting is refused, and is one
+// that broke the protocol; another proxy of ours does not wait.
+func TestInboundPause(t *testing.T) {
+	o := inboundOptions
+	o.Pause = 30 * time.Second
+	c := config(newInbound(t, o), upstream.LMTP)
+	c.Backends = []upstream.Backend{newStore(t, "b1").backend()}
+	p := routertest.Start(t, c)
+	p.Play("C: EHLO eager.test\nS: 554 5.5.0 wait for the greeting, goodbye\nEOF")
+	check(t, p.Session(), map[string]any{"result": "protocol error"})
+
+	c.Listener.TrustedProxies = loopback
+	p = routertest.Start(t, c)
+	p.Play(helo + "C: QUIT\nS: 221 *")
+	p.Session()
+}
+
+// TestInboundChunks: a message that comes by BDAT and has in it what would end it
+// behind DATA reaches its backend as one message, byte for byte.
+func TestInboundChunks(t *testing.T) {
+	b1 := newStore(t, "b1")
+	p, _ := inboundProxy(t, inboundOptions, b1)
+	const text = "Subject: x\r\n\r\na\r\n.\r\nMAIL FROM:<ceo@bank.test>\r\nRCPT TO:<anna@example.test>\r\nDATA\r\n..\r\n.\r\n"
+	p.Play(helo + `
+		C: MAIL FROM:<x@far.test>
+		S: 250 *
+		C: RCPT TO:<anna@example.test>
+		S: 250 *
+		C: BDAT ` + fmt.Sprint(len(text)) + ` LAST
+		C- ` + strings.ReplaceAll(text, "\r\n", `\r\n`) + `
+		S: 250 *
+		C: QUIT
+		S: 221 *`)
+	p.Session()
+	if got := b1.letters(); len(got) != 1 || got[0].body != text || got[0].from != "x@far.test" {
 		t.Errorf("got %q", got)
 	}
 }

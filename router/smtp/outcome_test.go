@@ -468,7 +468,7 @@ func (w *outcomeWorld) play(retry int, fates ...fate) {
 			switch got[i] {
 			case '4':
 				left = append(left, i)
-				if w.stores[i].foreign && w.stores[i].fate.stores() && w.stores[i].sent > before[i] {
+				if w.stores[i].foreign && strings.HasSuffix(w.stores[i].fate.what, "after") && w.stores[i].sent > before[i] {
 					unknown[i] = true
 				}
 			case '5':

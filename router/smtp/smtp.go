@@ -64,6 +64,16 @@ type Options struct {
 	// MaxRecipients bounds the recipients of a transaction; zero means 100.
 	MaxRecipients int
 
+	// MaxMessages and MaxDomains bound what one inbound connection brings: messages,
+	// and different domains of recipients (RFC 9422). Zero: no bound.
+	MaxMessages int
+	MaxDomains  int
+
+	// Pause is how long an inbound SMTP client, but for our own proxies, waits for
+	// the greeting. One that speaks before it is refused (554 5.5.0). Zero: nobody
+	// waits, and nobody is refused for that.
+	Pause time.Duration
+
 	// CommandTimeout and DataTimeout bound the waits for an inbound client.
 	// Zero means 5 minutes (RFC 5321 §4.5.3.2.7).
 	CommandTimeout time.Duration
@@ -111,7 +121,7 @@ func (o *Options) dialogue(s *router.Session) smtpd.Options {
 // ended says in the router's words why a dialogue ended.
 func ended(err error) error {
 	switch {
-	case errors.Is(err, smtpd.ErrMistakes), errors.Is(err, smtpd.ErrChunk), errors.Is(err, smtpd.ErrEndless):
+	case errors.Is(err, smtpd.ErrMistakes), errors.Is(err, smtpd.ErrChunk), errors.Is(err, smtpd.ErrEndless), errors.Is(err, smtpd.ErrEarly):
 		return fmt.Errorf("%w: %w", router.ErrProtocol, err)
 	case errors.Is(err, smtpd.ErrAuthFailures):
 		return fmt.Errorf("%w: %w", lookup.ErrRejected, err)
