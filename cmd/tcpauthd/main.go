@@ -20,6 +20,7 @@ import (
 	"switchyard/lookup/nwauth"
 	"switchyard/lookup/tcpauth"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 )
@@ -100,18 +101,20 @@ func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f
 			log.Error("user database did not close in order", zap.Error(err))
 		}
 	}()
-	admin := daemon.Admin{Name: "tcpauthd", Level: level, Ready: users.Ready}
 	var r *replica
 	if db, embedded := users.(*nwauth.DB); embedded && c.Tcpauthd.Primary != "" {
 		if r, err = newReplica(c, db, log.Named("replica")); err != nil {
 			return err
 		}
 		options.State = r.state
-		admin.Ready, admin.Metrics, admin.Handlers = r.ready, r.metrics(), r.pages()
 	}
 	srv, err := tcpauth.NewServer(users, options)
 	if err != nil {
 		return err
+	}
+	admin := daemon.Admin{Name: "tcpauthd", Level: level, Ready: users.Ready, Metrics: []prometheus.Collector{&metrics{server: srv, users: users}}}
+	if r != nil {
+		admin.Ready, admin.Handlers, admin.Metrics = r.ready, r.pages(), append(admin.Metrics, r.metrics()...)
 	}
 	sockets, err := listen(c)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +34,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asDaemon) != "" {
 		main()
 		os.Exit(0)
+	}
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil { // they wait more than they work
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
@@ -151,6 +157,7 @@ func labelsOf(r lookuptest.Record) map[string]string {
 // TestContract runs the directory's contract against the real process, which
 // is killed and started again, and stopped and continued.
 func TestContract(t *testing.T) {
+	t.Parallel()
 	dir := writeConfig(t, freeAddress(t))
 	load(t, dir)
 	var p *process
@@ -195,10 +202,12 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// freeAddress finds a port that the process can have again and again.
+// freeAddress finds an address that the process can have again and again: of a
+// loopback host that is nobody else's.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	pid, n := os.Getpid(), hosts.Add(1)
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 64+pid>>8&63, pid&255, n&255))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,9 +215,13 @@ func freeAddress(t *testing.T) string {
 	return ln.Addr().String()
 }
 
+// hosts counts what freeAddress has given away.
+var hosts atomic.Int64
+
 // TestKill kills the process with changes in flight: what was acknowledged is
 // there afterwards.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	const rounds, writers = 20, 8
 	dir := writeConfig(t, "127.0.0.1:0")
 	p := start(t, dir)
@@ -278,6 +291,7 @@ func TestKill(t *testing.T) {
 // TestStop: SIGTERM ends the process in order, and the admin listener tells
 // how it is.
 func TestStop(t *testing.T) {
+	t.Parallel()
 	p := start(t, writeConfig(t, "127.0.0.1:0"))
 	resp, err := http.Get("http://" + p.admin + "/readyz")
 	if err != nil || resp.StatusCode != http.StatusOK {
@@ -303,6 +317,7 @@ func TestStop(t *testing.T) {
 
 // TestCommandLine: what an operator types.
 func TestCommandLine(t *testing.T) {
+	t.Parallel()
 	dir := writeConfig(t, "127.0.0.1:0")
 	config := filepath.Join(dir, "tcpauthd.toml")
 	bad := filepath.Join(dir, "bad.toml")
@@ -331,6 +346,7 @@ func TestCommandLine(t *testing.T) {
 
 // A database that is open already is not opened twice.
 func TestSecondProcess(t *testing.T) {
+	t.Parallel()
 	dir := writeConfig(t, "127.0.0.1:0")
 	start(t, dir)
 	cmd := exec.Command(os.Args[0], "-config", filepath.Join(dir, "tcpauthd.toml"))

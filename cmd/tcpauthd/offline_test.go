@@ -32,6 +32,7 @@ func export(t *testing.T, dir string) string {
 }
 
 func TestImportAndExport(t *testing.T) {
+	t.Parallel()
 	dir := writeConfig(t, "127.0.0.1:0")
 	file := filepath.Join(dir, "users.txt")
 	const good = "anna@x.test:{SSHA}yMtwExGvcG8I50KOkXDfgyGRT/VzYWx0U0FMVA==:tohost=\"b1\"\nbob@x.test:$y$j9T$x$y:\n"
@@ -84,6 +85,7 @@ func TestImportAndExport(t *testing.T) {
 }
 
 func TestBar(t *testing.T) {
+	t.Parallel()
 	var out bytes.Buffer
 	now := time.Unix(1000, 0)
 	b := &bar{out: &out, what: "import", size: 1000, terminal: true, start: now, shown: now, now: func() time.Time { return now }}
@@ -153,6 +155,7 @@ func (m *moduleProcess) ask(command string, want ...string) {
 // TestModule: the dialogue that NetWin's manuals print, on standard input and
 // output; then a second module beside the first, and beside a daemon.
 func TestModule(t *testing.T) {
+	t.Parallel()
 	dir := writeConfig(t, freeAddress(t))
 	m := startModule(t, dir)
 	m.ask("set bob@test.com bob", "+OK bob@test.com added to database")

@@ -63,6 +63,7 @@ func (p *process) status() (s struct {
 // TestReplication: a primary is killed under changes, a replica is killed and
 // started again, and in the end both have the same users.
 func TestReplication(t *testing.T) {
+	t.Parallel()
 	primaryDir := writeConfig(t, freeAddress(t), `replicas = ["127.0.0.0/8"]`)
 	primary := start(t, primaryDir)
 	replicaDir := writeConfig(t, "127.0.0.1:0", fmt.Sprintf("primary = %q", primary.address))
@@ -159,6 +160,7 @@ func TestReplication(t *testing.T) {
 
 // A client that is in none of the named networks gets no copy.
 func TestReplicasAreNamed(t *testing.T) {
+	t.Parallel()
 	primary := start(t, writeConfig(t, "127.0.0.1:0"))
 	replica := start(t, writeConfig(t, "127.0.0.1:0", fmt.Sprintf("primary = %q", primary.address)))
 	eventually(t, "the primary refuses", func() bool {
@@ -172,6 +174,7 @@ func TestReplicasAreNamed(t *testing.T) {
 
 // TestReplicaContract: a replica is a directory like any other.
 func TestReplicaContract(t *testing.T) {
+	t.Parallel()
 	primaryDir := writeConfig(t, "127.0.0.1:0", `replicas = ["127.0.0.0/8"]`)
 	load(t, primaryDir)
 	primary := start(t, primaryDir)
@@ -183,16 +186,26 @@ func TestReplicaContract(t *testing.T) {
 	}})
 }
 
-// The feed of a real process, watched by a real client: the process is killed
-// and comes back.
+// TestFeed: the feed of a real process, watched by a real client; the process is
+// killed and comes back.
 func TestFeed(t *testing.T) {
+	t.Parallel()
 	dir := writeConfig(t, freeAddress(t))
 	load(t, dir)
+	runFeed(t, dir, func(*tcpauth.Client) {})
+}
+
+// runFeed holds the feed of the daemon in dir against the contract. Fill brings
+// the suite's accounts, unless they are there.
+func runFeed(t *testing.T, dir string, fill func(*tcpauth.Client)) {
+	t.Helper()
 	var p *process
 	lookuptest.RunFeed(t, lookuptest.FeedFixture{
 		Open: func(t *testing.T) lookup.Watcher {
 			p = start(t, dir)
-			return p.client(tcpauth.ClientOptions{Timeout: patience})
+			c := p.client(tcpauth.ClientOptions{Timeout: patience})
+			fill(c)
+			return c
 		},
 		Set: func(t *testing.T, r lookuptest.Record) {
 			c := p.client(tcpauth.ClientOptions{Timeout: patience})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"switchyard/lookup"
+	"switchyard/lookup/authhttp/nginxtest"
 	"switchyard/lookup/lookuptest"
 	"switchyard/lookup/postgres/postgrestest"
 	"switchyard/lookup/tcpauth"
@@ -34,8 +35,9 @@ func storeConfig(t *testing.T, address, text string) string {
 	return dir
 }
 
-func postgresConfig(t *testing.T, address, dsn string) string {
-	return storeConfig(t, address, fmt.Sprintf("store = \"postgresql\"\n%s[tcpauthd.postgresql]\ndsn = %q\ntimeout = \"5s\"\n", quick, dsn))
+func postgresConfig(t *testing.T, address, dsn string, more ...string) string {
+	text := fmt.Sprintf("store = \"postgresql\"\n%s[tcpauthd.postgresql]\ndsn = %q\ntimeout = \"5s\"\n", quick, dsn)
+	return storeConfig(t, address, text+strings.Join(more, "\n"))
 }
 
 // fill sets the suite's accounts through a daemon.
@@ -48,74 +50,146 @@ func fill(t *testing.T, c *tcpauth.Client) {
 	}
 }
 
-// TestPostgres: two daemons over one database are one directory; either may be
-// killed, and the database may be away when they start and come back.
+// TestPostgres runs everything against one server, each part with a database of
+// its own; the one that stops the server comes last.
 func TestPostgres(t *testing.T) {
+	t.Parallel()
 	server := postgrestest.New(t)
-	dsn := server.NewDatabase(t)
-	server.Stop()
-	one := start(t, postgresConfig(t, freeAddress(t), dsn))
-	client := one.client(tcpauth.ClientOptions{Timeout: patience, Attempt: patience})
-	if _, err := client.Lookup(t.Context(), "anna@example.test"); !errors.Is(err, lookup.ErrUnavailable) {
-		t.Errorf("the database is away: got %v", err)
-	}
-	if code, text := one.get("/readyz"); code != http.StatusServiceUnavailable {
-		t.Errorf("readyz while the database is away: %d %s", code, text)
-	}
-	server.Start()
-	eventually(t, "the database is used once it is there", func() bool {
-		_, err := client.Lookup(t.Context(), "anna@example.test")
-		return errors.Is(err, lookup.ErrAbsent)
+	t.Run("while it runs", func(t *testing.T) {
+		for name, part := range map[string]func(*testing.T, string){
+			"contract": testPostgresContract, "feed": testPostgresFeed, "two daemons": testTwoDaemons,
+			"transfer": testPostgresTransfer, "stdio": testPostgresModule,
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				part(t, server.NewDatabase(t))
+			})
+		}
 	})
-	fill(t, client)
+	t.Run("away", func(t *testing.T) { testPostgresAway(t, server) })
+}
 
-	two := start(t, postgresConfig(t, "127.0.0.1:0", dsn))
-	other := two.client(tcpauth.ClientOptions{Timeout: patience})
-	changes := make(chan lookup.Change, 100)
+// testPostgresContract: the daemon over the database is a directory like any
+// other, also when it has just been killed and started again.
+func testPostgresContract(t *testing.T, dsn string) {
+	dir := postgresConfig(t, freeAddress(t), dsn)
+	var p *process
+	filled := false
+	lookuptest.Run(t, lookuptest.Fixture{
+		Open: func(t *testing.T) lookup.Directory {
+			if p != nil {
+				p.kill()
+			}
+			p = start(t, dir)
+			c := p.client(tcpauth.ClientOptions{Timeout: patience})
+			if !filled {
+				filled = true
+				fill(t, c)
+			}
+			return c
+		},
+		Break:   func(t *testing.T) { p.kill() },
+		Mend:    func(t *testing.T) { p = start(t, dir) },
+		Timeout: time.Second,
+	})
+}
+
+func testPostgresFeed(t *testing.T, dsn string) {
+	dir := postgresConfig(t, freeAddress(t), dsn)
+	runFeed(t, dir, func(c *tcpauth.Client) { fill(t, c) })
+}
+
+// testTwoDaemons: two daemons over one database are one directory. What is
+// changed through one is seen through the other at once, and told of by its feed
+// within seconds; a client of both does not notice that one is killed.
+func testTwoDaemons(t *testing.T, dsn string) {
+	one, two := start(t, postgresConfig(t, freeAddress(t), dsn)), start(t, postgresConfig(t, "127.0.0.1:0", dsn))
+	writer := one.client(tcpauth.ClientOptions{Timeout: patience})
+	reader := two.client(tcpauth.ClientOptions{Timeout: patience})
+	both, err := tcpauth.NewClient([]string{one.address, two.address}, tcpauth.ClientOptions{Secret: secret, Timeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer both.Close()
+	fill(t, writer)
+	changes := make(chan lookup.Change, 1000)
 	ctx, stop := context.WithCancel(t.Context())
 	watching := make(chan error, 1)
-	go func() { watching <- other.Watch(ctx, func(c lookup.Change) { changes <- c }) }()
-	anna := lookuptest.Account("anna@example.test")
-	moved := make(chan struct{})
-	go func() { // until the feed tells of it
-		defer close(moved)
-		for n := 0; ; n++ {
-			if err := client.Set(ctx, anna.Name, nil, map[string]string{"tohost": fmt.Sprint("m", n)}); err != nil {
-				return
-			}
-			select {
-			case c := <-changes:
-				if c.Name == anna.Name && c.Sessions {
-					return
-				}
-			case <-time.After(100 * time.Millisecond):
-			case <-ctx.Done():
-				return
-			}
+	go func() { watching <- reader.Watch(ctx, func(c lookup.Change) { changes <- c }) }()
+	defer func() {
+		stop()
+		if err := <-watching; err != nil {
+			t.Errorf("watch: %v", err)
 		}
 	}()
-	select {
-	case <-moved:
-	case <-time.After(patience):
-		t.Error("the second daemon's feed does not tell of the first one's changes")
+	anna := lookuptest.Account("anna@example.test")
+	told := func(by *tcpauth.Client, what string) {
+		t.Helper()
+		for n := 0; ; n++ {
+			home := fmt.Sprint(what, n)
+			if err := by.Set(t.Context(), anna.Name, nil, map[string]string{"tohost": home}); err != nil {
+				t.Fatalf("%s: set: %v", what, err)
+			}
+			if a, err := reader.Lookup(t.Context(), anna.Name); err != nil || a.Home != home {
+				t.Fatalf("%s: through the other one: %+v, %v, want home %s", what, a, err, home)
+			}
+			deadline := time.After(time.Second) // the feed may not be live yet: again
+			for waiting := true; waiting; {
+				select {
+				case c := <-changes:
+					if c.Name == anna.Name && c.Sessions {
+						return
+					}
+				case <-deadline:
+					waiting = false
+				}
+			}
+			if n == int(patience/time.Second) {
+				t.Fatalf("%s: the feed does not tell", what)
+			}
+		}
 	}
-	stop()
-	if err := <-watching; err != nil {
-		t.Errorf("watch: %v", err)
-	}
-	if a, err := other.Lookup(t.Context(), anna.Name); err != nil || !strings.HasPrefix(a.Home, "m") {
-		t.Errorf("through the second: got %+v, %v", a, err)
+	told(writer, "first")
+	if _, err := both.Check(t.Context(), lookup.Credentials{Name: anna.Name, Password: anna.Password}); err != nil {
+		t.Errorf("a client of both: %v", err)
 	}
 	one.kill()
-	if _, err := other.Check(t.Context(), lookup.Credentials{Name: anna.Name, Password: anna.Password}); err != nil {
-		t.Errorf("with the first one killed: %v", err)
+	if _, err := both.Check(t.Context(), lookup.Credentials{Name: anna.Name, Password: anna.Password}); err != nil {
+		t.Errorf("a client of both, with one killed: %v", err)
+	}
+	told(both, "second")
+	// The metrics of the one that is left.
+	text := metricsOf(t, two)
+	for _, want := range []string{
+		`switchyard_directory_answers_total{answer="ok",verb="check"} `, `switchyard_directory_answers_total{answer="ok",verb="set"} `,
+		fmt.Sprintf("switchyard_directory_users %d\n", len(lookuptest.Accounts())), `switchyard_directory_hashing{state="waiting"} 0`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the metrics have no %s", want)
+		}
 	}
 }
 
-// TestPostgresTransfer: NWAuth text goes into the shared database and comes out
+// metricsOf reads the metrics of a daemon that are its own.
+func metricsOf(t *testing.T, p *process) string {
+	t.Helper()
+	code, text := p.get("/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("metrics: %d %s", code, text)
+	}
+	var own strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "switchyard_directory_") {
+			own.WriteString(line)
+		}
+	}
+	return own.String()
+}
+
+// testPostgresTransfer: NWAuth text goes into the shared database and comes out
 // of it as it was.
-func TestPostgresTransfer(t *testing.T) {
-	dir := postgresConfig(t, "127.0.0.1:0", postgrestest.New(t).NewDatabase(t))
+func testPostgresTransfer(t *testing.T, dsn string) {
+	dir := postgresConfig(t, "127.0.0.1:0", dsn)
 	file := filepath.Join(dir, "users.txt")
 	const good = "anna@x.test:{SSHA}yMtwExGvcG8I50KOkXDfgyGRT/VzYWx0U0FMVA==:homegen=\"1\" tohost=\"b1\"\nbob@x.test:$y$j9T$x$y:\n"
 	if err := os.WriteFile(file, []byte(good+"rubbish\n"), 0o600); err != nil {
@@ -126,43 +200,113 @@ func TestPostgresTransfer(t *testing.T) {
 		!strings.Contains(string(out), "users.txt: line 3: ") {
 		t.Errorf("import: %v, %s", err, out)
 	}
+	start(t, dir) // it need not stop
 	if got := export(t, dir); got != good {
 		t.Errorf("export: got\n%swant\n%s", got, good)
 	}
 }
 
-// TestModuleStore runs the contract against a daemon whose users are in another
-// tcpauthd -stdio, as a NetWin module's are.
-func TestModuleStore(t *testing.T) {
-	inner := writeConfig(t, "127.0.0.1:0", quick)
-	config := filepath.Join(inner, "tcpauthd.toml")
-	dir := storeConfig(t, freeAddress(t), fmt.Sprintf("store = \"module\"\n[tcpauthd.module]\ncommand = [%q, \"-stdio\", \"-config\", %q]\nprocesses = 1\nenv = [%q]\n",
-		os.Args[0], config, asDaemon+"=1"))
+// testPostgresModule: the database's users on standard input and output.
+func testPostgresModule(t *testing.T, dsn string) {
+	dir := postgresConfig(t, "127.0.0.1:0", dsn)
+	one, two := startModule(t, dir), startModule(t, dir)
+	one.ask("set bob@test.com bob", "+OK bob@test.com added to database")
+	two.ask("check bob@test.com bob 192.0.2.1", "+OK bob@test.com config 0")
+	two.ask(`set bob@test.com (NULL) quota="200"`, "+OK bob@test.com added to database")
+	one.ask("lookup bob@test.com", `+OK bob@test.com config 0 quota="200"`)
+	one.ask("exit", "+OK")
+	two.ask("exit", "+OK")
+}
+
+// testPostgresAway: a daemon starts without its database, says "not now" and
+// why, and is well once the database is there; so does one that loses it. nginx,
+// which asks the same daemon, tells its clients so.
+func testPostgresAway(t *testing.T, server *postgrestest.Server) {
+	dsn := server.NewDatabase(t)
+	server.Stop()
+	store := nginxtest.Store(t)
+	questions := freeAddress(t)
+	dir := postgresConfig(t, "127.0.0.1:0", dsn, fmt.Sprintf(`
+[tcpauthd.auth_http]
+address = %q
+secret = { file = "secret" }
+wait = "1s"
+[[backend]]
+name = "b1"
+[[backend.node]]
+tls = "off"
+pop3 = %q
+imap = "127.0.0.1:1"
+`, questions, store))
 	p := start(t, dir)
-	c := p.client(tcpauth.ClientOptions{Timeout: patience})
-	for _, r := range lookuptest.Accounts() {
-		if err := c.Set(t.Context(), r.Name, &r.Password, labelsOf(r)); err != nil {
-			var refused *tcpauth.RefusedError
-			if errors.As(err, &refused) { // its password is none that the old grammar carries
-				t.Logf("set %s: %v", r.Name, err)
-				continue
-			}
-			t.Fatalf("set %s: %v", r.Name, err)
-		}
-	}
 	anna := lookuptest.Account("anna@example.test")
-	for range 3 {
-		if a, err := c.Check(t.Context(), lookup.Credentials{Name: anna.Name, Password: anna.Password}); err != nil || a.Home != anna.Home {
-			t.Fatalf("check: %+v, %v", a, err)
-		}
-		if _, err := c.Check(t.Context(), lookup.Credentials{Name: anna.Name, Password: "wrong"}); !errors.Is(err, lookup.ErrRejected) {
-			t.Fatalf("a wrong password: %v", err)
+	client := p.client(tcpauth.ClientOptions{Timeout: patience, Attempt: patience})
+	if _, err := client.Lookup(t.Context(), anna.Name); !errors.Is(err, lookup.ErrUnavailable) {
+		t.Errorf("the database is away: got %v", err)
+	}
+	if code, text := p.get("/readyz"); code != http.StatusServiceUnavailable {
+		t.Errorf("readyz while the database is away: %d %s", code, text)
+	}
+	server.Start()
+	eventually(t, "the database is used once it is there", func() bool {
+		_, err := client.Lookup(t.Context(), anna.Name)
+		return errors.Is(err, lookup.ErrAbsent)
+	})
+	if code, text := p.get("/readyz"); code != http.StatusOK {
+		t.Errorf("readyz with the database: %d %s", code, text)
+	}
+	fill(t, client)
+
+	at := nginxtest.Start(t, "http://"+questions+"/", secret)
+	pop := nginxtest.Dial(t, at["pop3"])
+	pop.Want("", "+OK")
+	pop.Want("USER "+anna.Name, "+OK")
+	pop.Want("PASS wrong", "-ERR [AUTH] invalid login or password")
+	pop.Want("USER "+anna.Name, "+OK")
+	pop.Want("PASS "+anna.Password, "+OK welcome "+anna.Name)
+	pop.Want("STAT", "+OK 1 "+anna.Name)
+	server.Stop()
+	imap := nginxtest.Dial(t, at["imap"])
+	imap.Want("", "* OK")
+	imap.Want("a LOGIN "+anna.Name+" "+anna.Password, "a NO [UNAVAILABLE] the directory cannot answer now")
+	pop.Want("STAT", "+OK 1 "+anna.Name) // who is in, is in
+	if text := metricsOf(t, p); strings.Contains(text, `switchyard_directory_answers_total{answer="dead",verb="lookup"} 0`) {
+		t.Error("the metrics do not count what was unavailable")
+	}
+}
+
+// TestModuleStore runs the contract against a daemon whose users are in another
+// tcpauthd -stdio, as a NetWin module's are; then the module is killed again and
+// again.
+func TestModuleStore(t *testing.T) {
+	t.Parallel()
+	inner := writeConfig(t, "127.0.0.1:0", quick)
+	load(t, inner)
+	dir := storeConfig(t, freeAddress(t), fmt.Sprintf("store = \"module\"\n[tcpauthd.module]\ncommand = [%q, \"-stdio\", \"-config\", %q]\nprocesses = 1\nenv = [%q]\n",
+		os.Args[0], filepath.Join(inner, "tcpauthd.toml"), asDaemon+"=1"))
+	p := start(t, dir)
+	lookuptest.Run(t, lookuptest.Fixture{Open: func(t *testing.T) lookup.Directory {
+		return p.client(tcpauth.ClientOptions{Timeout: patience})
+	}})
+	c := p.client(tcpauth.ClientOptions{Timeout: patience})
+	anna := lookuptest.Account("anna@example.test")
+	for round := range 3 {
+		home := fmt.Sprint("m", round)
+		if err := c.Set(t.Context(), anna.Name, nil, map[string]string{"tohost": home}); err != nil {
+			t.Fatalf("set: %v", err)
 		}
 		killChildren(t, p.cmd.Process.Pid)
 		eventually(t, "another child answers", func() bool {
-			_, err := c.Lookup(t.Context(), anna.Name)
-			return err == nil
+			a, err := c.Check(t.Context(), lookup.Credentials{Name: anna.Name, Password: anna.Password})
+			if err != nil && !errors.Is(err, lookup.ErrUnavailable) {
+				t.Fatalf("with its child killed: %v", err)
+			}
+			return err == nil && a.Home == home
 		})
+	}
+	text := metricsOf(t, p)
+	if !strings.Contains(text, `switchyard_directory_answers_total{answer="ok",verb="set"} 3`) || strings.Contains(text, "switchyard_directory_users") {
+		t.Errorf("metrics:\n%s", text)
 	}
 	if out, err := command(dir, "-export", "-").CombinedOutput(); err == nil || !strings.Contains(string(out), "module's own tools") {
 		t.Errorf("export: %v, %s", err, out)
@@ -195,6 +339,7 @@ func killChildren(t *testing.T, pid int) {
 // TestAuthHTTP: nginx's questions are answered from the daemon's own users, with
 // the secret only.
 func TestAuthHTTP(t *testing.T) {
+	t.Parallel()
 	address := freeAddress(t)
 	dir := writeConfig(t, "127.0.0.1:0", quick+fmt.Sprintf("[tcpauthd.auth_http]\naddress = %q\nsecret = { file = \"secret\" }\n", address)+
 		"[[backend]]\nname = \"b1\"\n[[backend.node]]\ntls = \"starttls\"\nimap = \"192.0.2.1:143\"\n")
