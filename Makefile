@@ -30,6 +30,7 @@ bench: build ## sessions, CPU per login and deliveries per second, through a pro
 
 bench-directory: ## lookups per second and p99 from 1, 8 and 64 callers: cached, LDAP, TCPAuth with a million accounts
 	$(GO) test -run '^$$' -bench SideBySide ./lookup/cache
+	$(GO) test -run '^$$' -bench Directory -benchtime 1x -timeout 10m ./lookup/cache
 	$(GO) test -run '^$$' -bench Directory -benchtime 1x -timeout 10m ./lookup/ldap
 	$(GO) test -run '^$$' -bench . -benchtime 2s -timeout 10m ./cmd/tcpauthd
 
