@@ -280,6 +280,10 @@ func (r *Router) Serve(ctx context.Context, ln net.Listener, l Listener) error {
 	defer r.keyed.follow(ctx, r)()
 	p := &port{Listener: &l, router: r, tally: r.tallies.of(l.Protocol.Name())}
 	o := server.Options{MaxSessions: l.MaxSessions, Grace: r.o.Grace, Stop: p.stop, Logger: r.o.Logger}
+	ln, err := r.o.Loop.Listen(ln)
+	if err != nil {
+		return fmt.Errorf("listener %q: %w", l.Name, err)
+	}
 	return server.RunPlaces(ctx, ln, o, p.serve)
 }
 

@@ -7,13 +7,14 @@ import (
 
 	"switchyard/conf"
 	"switchyard/internal/tlsconf"
+	"switchyard/router/splice"
 	"switchyard/router/upstream"
 
 	"go.uber.org/zap"
 )
 
 // upstreams makes the backends.
-func upstreams(c *conf.Config, log *zap.Logger) (*upstream.Set, error) {
+func upstreams(c *conf.Config, loop *splice.Loop, log *zap.Logger) (*upstream.Set, error) {
 	backends, err := backendList(c)
 	if err != nil {
 		return nil, err
@@ -27,6 +28,7 @@ func upstreams(c *conf.Config, log *zap.Logger) (*upstream.Set, error) {
 		ProxySecret:    c.Cluster.ProxySecret.Value(),
 		Hostname:       c.Proxyd.Hostname,
 		ConnectTimeout: time.Duration(c.Proxyd.Connect),
+		Dial:           loop.Dial,
 		Logger:         log.Named("upstream"),
 	})
 }

@@ -67,7 +67,12 @@ func run(flags daemon.Flags) error {
 		return err
 	}
 	defer accounts.Close()
-	backends, err := upstreams(c, log)
+	loop, err := splice.NewLoop(splice.LoopOptions{})
+	if err != nil {
+		return err
+	}
+	defer loop.Close(nil)
+	backends, err := upstreams(c, loop, log)
 	if err != nil {
 		return err
 	}
@@ -77,11 +82,6 @@ func run(flags daemon.Flags) error {
 		return err
 	}
 	defer cached.Close()
-	loop, err := splice.NewLoop(splice.LoopOptions{})
-	if err != nil {
-		return err
-	}
-	defer loop.Close(nil)
 	options, err := routerOptions(c, loop, log)
 	if err != nil {
 		return err

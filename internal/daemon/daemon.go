@@ -20,6 +20,7 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -105,6 +106,15 @@ func Signals(parent context.Context) (context.Context, context.CancelFunc) {
 type Listener struct {
 	Name string
 	net.Listener
+}
+
+// SyscallConn implements syscall.Conn where the listener does.
+func (l Listener) SyscallConn() (syscall.RawConn, error) {
+	sc, ok := l.Listener.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return sc.SyscallConn()
 }
 
 // Listen opens a socket. The name ("imap", "admin") also stands in the error.

@@ -235,8 +235,26 @@ func (c *Conn) BytesWritten() int64 { return c.raw.written.Load() }
 // RemoteAddr and LocalAddr are the socket's own addresses, which a PROXY header
 // or a proxy's word may overrule. The zero value stands for what is not an
 // IP address.
-func (c *Conn) RemoteAddr() netip.AddrPort { return AddrPort(c.raw.RemoteAddr()) }
-func (c *Conn) LocalAddr() netip.AddrPort  { return AddrPort(c.raw.LocalAddr()) }
+func (c *Conn) RemoteAddr() netip.AddrPort {
+	if nc, ok := c.raw.Conn.(addressed); ok {
+		_, remote := nc.Addresses()
+		return remote
+	}
+	return AddrPort(c.raw.RemoteAddr())
+}
+
+func (c *Conn) LocalAddr() netip.AddrPort {
+	if nc, ok := c.raw.Conn.(addressed); ok {
+		local, _ := nc.Addresses()
+		return local
+	}
+	return AddrPort(c.raw.LocalAddr())
+}
+
+// addressed is a connection that knows its addresses as they are wanted here.
+type addressed interface {
+	Addresses() (local, remote netip.AddrPort)
+}
 
 // Close closes the connection at once; with TLS, the close is announced. It
 // does nothing when the connection was detached: it is another's.

@@ -74,15 +74,7 @@ func Start(t T, c Config) *Proxy {
 	if c.Options.Hostname == "" {
 		c.Options.Hostname = "px1.example.test"
 	}
-	set, err := upstream.New(c.Backends, c.Upstream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var up router.Upstream = set
-	if c.Wrap != nil {
-		up = c.Wrap(set)
-	}
-	ln := c.Net
+	ln, err := c.Net, error(nil)
 	if ln == nil {
 		if ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			t.Fatal(err)
@@ -90,6 +82,17 @@ func Start(t T, c Config) *Proxy {
 		if c.Options.Loop, err = splice.NewLoop(splice.LoopOptions{}); err != nil {
 			t.Fatal(err)
 		}
+		if c.Upstream.Dial == nil {
+			c.Upstream.Dial = c.Options.Loop.Dial
+		}
+	}
+	set, err := upstream.New(c.Backends, c.Upstream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var up router.Upstream = set
+	if c.Wrap != nil {
+		up = c.Wrap(set)
 	}
 	c.Listener.Name, c.Listener.Protocol = "test", c.Protocol
 	ctx, cancel := context.WithCancel(context.Background())

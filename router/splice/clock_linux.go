@@ -122,15 +122,17 @@ func (w *worker) drain(s *parked, cause error) {
 	w.enqueue(s)
 }
 
-// warmed notes that a session's TLS layers have grown buffers.
+// warmed notes that there is something to do for a session once it falls idle.
 func (w *worker) warmed(s *parked) {
-	if s.warm || s.legs[0].tls == nil && s.legs[1].tls == nil {
+	if s.warm || !s.legs[0].warms() && !s.legs[1].warms() {
 		return
 	}
 	s.warm = true
 	w.warm = append(w.warm, s)
 	w.sweepSoon()
 }
+
+func (l *leg) warms() bool { return l.tls != nil || !l.kept }
 
 func (w *worker) sweepSoon() {
 	if w.sweep == 0 {
@@ -163,11 +165,17 @@ func (w *worker) sweepUp() {
 	}
 }
 
-// cool gives back the buffers of a session's TLS layers.
+// cool gives back the buffers of a session's TLS layers, and turns keepalive on,
+// without which a dead peer of an idle session is never found.
 func (w *worker) cool(s *parked) {
 	for i := range s.legs {
-		if t := s.legs[i].tls; t != nil {
-			w.layout.release(t)
+		l := &s.legs[i]
+		if l.tls != nil {
+			w.layout.release(l.tls)
+		}
+		if !l.kept {
+			l.kept = true
+			keepAlive(l.fd)
 		}
 	}
 }

@@ -26,10 +26,14 @@ type leg struct {
 	out      *chunk // what the socket did not take yet
 	pipe     *pipe  // the same, in a pipe
 	fd       int32
+	seat     int32
+	age      int32 // zero: it has no seat
 	readable bool
 	writable bool
 	hup      bool // an end or an error waits behind what can be read
 	more     bool // the TLS layer holds bytes that can be read
+	kept     bool // TCP keepalive is on
+	nagle    nagle
 }
 
 // chunk is a buffer from a pool.
@@ -56,9 +60,8 @@ func (l *leg) owed() int64 {
 // blocks; its Read says errBlocked where it would block, which crypto/tls takes
 // for something that passes.
 type under struct {
-	worker        *worker
-	leg           *leg
-	local, remote net.Addr
+	worker *worker
+	leg    *leg
 }
 
 // errBlocked is a net.Error that is Temporary: crypto/tls then keeps what it
@@ -88,10 +91,11 @@ func (u *under) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// The socket is the worker's to close, and there are no deadlines.
+// The socket is the worker's to close, there are no deadlines, and nobody asks
+// for the addresses.
 func (u *under) Close() error                     { return nil }
-func (u *under) LocalAddr() net.Addr              { return u.local }
-func (u *under) RemoteAddr() net.Addr             { return u.remote }
+func (u *under) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (u *under) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
 func (u *under) SetDeadline(time.Time) error      { return nil }
 func (u *under) SetReadDeadline(time.Time) error  { return nil }
 func (u *under) SetWriteDeadline(time.Time) error { return nil }
@@ -114,6 +118,7 @@ func (l *leg) recv(p []byte) (int, error) {
 	if n < len(p) && !l.hup {
 		l.readable = false // what comes later is a new event
 	}
+	l.nagle.heard()
 	return n, nil
 }
 
@@ -171,6 +176,7 @@ func (w *worker) write(l *leg, p []byte) error {
 
 // put writes what the socket takes now.
 func (l *leg) put(p []byte) (int, error) {
+	l.nagle.said(l.fd)
 	n, err := writeNow(l.fd, p)
 	switch {
 	case err == unix.EAGAIN:
@@ -222,7 +228,7 @@ func (l *leg) halfClose() {
 		l.tls.CloseWrite()
 		return
 	}
-	unix.Shutdown(int(l.fd), unix.SHUT_WR)
+	shutdownNow(l.fd)
 }
 
 // chunk is an empty buffer with room for n bytes. The pools give back what is

@@ -87,8 +87,8 @@ func NewLoop(o LoopOptions) (*Loop, error) {
 // done is called by a goroutine that serves many sessions, maybe before Join
 // has returned: it must not block, nor call Close.
 //
-// Connections that are neither a *net.TCPConn nor a *tls.Conn over one (by way
-// of wire.Conn) are served by two goroutines, and so is everything where there
+// Connections that are neither from Listen or Dial, nor a *net.TCPConn, nor a
+// *tls.Conn over one of these (by way of wire.Conn) are served by two goroutines, and so is everything where there
 // is no epoll. A nil Loop serves all sessions so, and nobody waits for them.
 func (l *Loop) Join(front, back net.Conn, o Options, done func(Result, error)) Session {
 	o.fill()
@@ -110,6 +110,28 @@ func (l *Loop) Join(front, back net.Conn, o Options, done func(Result, error)) S
 		return s
 	}
 	return l.serve(l.ctx, front, back, o, done)
+}
+
+// Listen returns a listener whose connections are fit for Join: on Linux they are
+// a *Conn each, elsewhere what ln accepts. It is ln when that is not of TCP. The
+// sockets of ln get keepalive, and send small writes at once. Closing the one
+// closes the other.
+func (l *Loop) Listen(ln net.Listener) (net.Listener, error) {
+	if l == nil {
+		return ln, nil
+	}
+	return l.system.listen(ln)
+}
+
+// Dial connects to host:port over TCP; the connection is fit for Join as Listen's
+// are. The addresses of a name are tried one after the other. Keepalive is turned
+// on when the connection has been joined for a while: before, the caller sets
+// deadlines.
+func (l *Loop) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if l == nil || network != "tcp" {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	return l.system.dial(ctx, address)
 }
 
 // left counts a session that has ended, behind its done.

@@ -30,7 +30,7 @@ func newLoop(t testing.TB, o LoopOptions) *Loop {
 func open(t testing.TB, l *Loop, k shape, o Options) (r *rig, s Session) {
 	t.Helper()
 	r = &rig{done: make(chan struct{})}
-	front, back := r.connect(t, k)
+	front, back := r.connect(t, l, k)
 	s = l.Join(front, back, o, func(result Result, err error) {
 		r.result, r.err = result, err
 		close(r.done) // panics when it is called twice
@@ -66,7 +66,7 @@ func echo(t *testing.T, r *rig, n int) {
 
 func loopShapes(t *testing.T, f func(t *testing.T, k shape)) {
 	for _, k := range shapes() {
-		if k.loop {
+		if k.loop && (k.own || !testing.Short()) {
 			t.Run(k.name, func(t *testing.T) { f(t, k) })
 		}
 	}
@@ -205,14 +205,12 @@ func TestLayoutIsKnown(t *testing.T) {
 	if !ok {
 		t.Fatal("not to be parked")
 	}
-	fd, err := duplicate(k.tcp)
-	if err != nil {
-		t.Fatal(err)
+	if !k.duplicate() {
+		t.Fatal("no descriptor")
 	}
-	f2 := os.NewFile(uintptr(fd), "socket") // closes it
-	defer f2.Close()
+	defer closeNow(k.fd)
 	var g leg
-	k.put(&g, w, fd)
+	k.put(&g, w)
 	say(t, client, "hello")
 	say(t, client, strings.Repeat("x", 16000))
 	var got []byte
@@ -375,7 +373,7 @@ func TestCloseOfTheLoop(t *testing.T) {
 	l := newLoop(t, LoopOptions{Workers: 2})
 	var rigs []*rig
 	for i := range 20 {
-		k := shape{loop: true, frontTLS: i%2 == 0, backTLS: i%3 == 0}
+		k := shape{loop: true, own: i%4 < 2, frontTLS: i%2 == 0, backTLS: i%3 == 0}
 		r, _ := open(t, l, k, Options{Grace: 100 * time.Millisecond})
 		rigs = append(rigs, r)
 	}
@@ -411,7 +409,7 @@ func TestUnreadTLSChatterIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.NewFile(uintptr(fd), "socket").Close()
+	defer closeNow(int32(fd))
 	_ = c
 	g := &leg{fd: int32(fd), writable: true}
 	u := &under{worker: &worker{}, leg: g}
@@ -476,7 +474,7 @@ func TestRandomEnds(t *testing.T) {
 
 func randomSession(t *testing.T, l *Loop, seed uint64) error {
 	random := mrand.New(mrand.NewPCG(seed, 3))
-	k := shape{loop: true, frontTLS: random.IntN(2) == 0, backTLS: random.IntN(2) == 0}
+	k := shape{loop: true, own: random.IntN(2) == 0, frontTLS: random.IntN(2) == 0, backTLS: random.IntN(2) == 0}
 	r, s := open(t, l, k, Options{
 		Grace:  time.Duration(1+random.IntN(50)) * time.Millisecond,
 		Linger: time.Duration(1+random.IntN(200)) * time.Millisecond,

@@ -24,6 +24,7 @@ import (
 
 // rig is a joint with a client and a backend at its ends.
 type rig struct {
+	name            string
 	client, backend net.Conn
 	stop            func(cause error) // goodbye
 	done            chan struct{}
@@ -35,22 +36,24 @@ type rig struct {
 type shape struct {
 	name              string
 	loop              bool // by a Loop, not by the function Join
+	own               bool // the loop's own connections, from Listen and Dial
 	frontTLS, backTLS bool
 	small             bool // sockets with small buffers
 }
 
 func shapes() []shape {
 	var all []shape
-	for _, loop := range []bool{false, true} {
-		name := "join"
-		if loop {
-			name = "loop"
+	for i, name := range []string{"join", "loop", "own"} {
+		loop, own := i > 0, i > 1
+		all = append(all,
+			shape{name: name + "/raw", loop: loop, own: own},
+			shape{name: name + "/tls-raw", loop: loop, own: own, frontTLS: true})
+		if loop && !own {
+			continue // differs in how a session enters the loop only
 		}
 		all = append(all,
-			shape{name: name + "/raw", loop: loop, frontTLS: false, backTLS: false},
-			shape{name: name + "/tls-raw", loop: loop, frontTLS: true, backTLS: false},
-			shape{name: name + "/raw-tls", loop: loop, frontTLS: false, backTLS: true},
-			shape{name: name + "/tls-tls", loop: loop, frontTLS: true, backTLS: true})
+			shape{name: name + "/raw-tls", loop: loop, own: own, backTLS: true},
+			shape{name: name + "/tls-tls", loop: loop, own: own, frontTLS: true, backTLS: true})
 	}
 	return all
 }
@@ -59,7 +62,7 @@ func shapes() []shape {
 // differ least from others.
 func every(t *testing.T, f func(t *testing.T, k shape)) {
 	for _, k := range shapes() {
-		if testing.Short() && k.backTLS && (!k.loop || !k.frontTLS) {
+		if testing.Short() && (k.backTLS && (!k.loop || !k.frontTLS) || k.loop && !k.own) {
 			continue
 		}
 		t.Run(k.name, func(t *testing.T) { f(t, k) })
@@ -147,16 +150,19 @@ func newTLS() (server, client *tls.Config, err error) {
 func join(t *testing.T, k shape, o Options) *rig {
 	t.Helper()
 	r := &rig{done: make(chan struct{})}
-	front, back := r.connect(t, k)
+	var l *Loop
+	if k.loop {
+		var err error
+		if l, err = NewLoop(LoopOptions{Workers: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	front, back := r.connect(t, l, k)
 	ended := func(result Result, err error) {
 		r.result, r.err = result, err
 		close(r.done)
 	}
 	if k.loop {
-		l, err := NewLoop(LoopOptions{Workers: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
 		s := l.Join(front, back, o, ended)
 		if _, ok := s.(*served); ok && runtime.GOOS == "linux" {
 			t.Error("the session was not parked")
@@ -176,24 +182,75 @@ func join(t *testing.T, k shape, o Options) *rig {
 }
 
 // connect makes the four ends, and returns the two that are to be joined.
-func (r *rig) connect(t testing.TB, k shape) (front, back net.Conn) {
+func (r *rig) connect(t testing.TB, l *Loop, k shape) (front, back net.Conn) {
 	t.Helper()
-	c, f := pair(t)
-	b, e := pair(t)
-	r.client, r.backend, front, back = c, e, f, b
+	var c, e *net.TCPConn
+	if k.own {
+		c, front = accepted(t, l)
+		back, e = dialled(t, l)
+	} else {
+		var f, b *net.TCPConn
+		c, f = pair(t)
+		b, e = pair(t)
+		front, back = f, b
+	}
+	r.client, r.backend = c, e
 	if k.small {
-		for _, s := range []*net.TCPConn{c, f, b, e} {
-			s.SetReadBuffer(64 << 10)
-			s.SetWriteBuffer(64 << 10)
+		for _, s := range []net.Conn{c, front, back, e} {
+			small(t, s)
 		}
 	}
 	if k.frontTLS {
-		r.client, front = secured(t, c, f, true)
+		r.client, front = secured(t, c, front, true)
 	}
 	if k.backTLS {
-		r.backend, back = secured(t, e, b, false)
+		r.backend, back = secured(t, e, back, false)
 	}
 	return front, back
+}
+
+// accepted connects a client to a listener of the loop.
+func accepted(t testing.TB, l *Loop) (client *net.TCPConn, front net.Conn) {
+	t.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := l.Listen(inner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a.(*net.TCPConn), b
+}
+
+// dialled connects the loop to a backend.
+func dialled(t testing.TB, l *Loop) (back net.Conn, backend *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a, err := l.Dial(context.Background(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b.(*net.TCPConn)
 }
 
 func (r *rig) wait(t *testing.T) {
@@ -302,46 +359,61 @@ func TestHalfOpenClientIsNotWaitedForForEver(t *testing.T) {
 	})
 }
 
+// TestIdle: as long as something moves a session lives, and no longer. All kinds
+// of joints wait at the same time.
 func TestIdle(t *testing.T) {
 	t.Parallel()
-	every(t, func(t *testing.T, k shape) {
-		t.Parallel()
-		r := join(t, k, Options{Idle: 700 * time.Millisecond})
-		started := time.Now()
-		for time.Since(started) < 1000*time.Millisecond {
+	all := joints(t, Options{Idle: 2 * time.Second})
+	for started := time.Now(); time.Since(started) < 3*time.Second; {
+		for _, r := range all {
 			say(t, r.client, "x")
-			hear(t, r.backend, "x") // as long as something moves it lives
+			hear(t, r.backend, "x")
 		}
+	}
+	for _, r := range all {
 		r.wait(t)
 		if r.result.End != Idled || r.err != ErrIdle || !wire.IsTimeout(r.err) {
-			t.Errorf("got %v, %v", r.result.End, r.err)
+			t.Errorf("%s: got %v, %v", r.name, r.result.End, r.err)
 		}
-	})
+	}
 }
 
 // TestLingerDoesNotCutAnAnswer: the limit on silence that a half-close brings
 // does not end a transfer that was running before.
 func TestLingerDoesNotCutAnAnswer(t *testing.T) {
 	t.Parallel()
-	every(t, func(t *testing.T, k shape) {
-		t.Parallel()
-		r := join(t, k, Options{Linger: 700 * time.Millisecond})
+	all := joints(t, Options{Linger: 2 * time.Second})
+	for _, r := range all {
 		say(t, r.backend, "a")
 		hear(t, r.client, "a")
 		halfClose(t, r.client)
 		hearEnd(t, r.backend)
-		started := time.Now()
-		for time.Since(started) < 1000*time.Millisecond {
+	}
+	for started := time.Now(); time.Since(started) < 3*time.Second; {
+		for _, r := range all {
 			say(t, r.backend, "b")
 			hear(t, r.client, "b")
 		}
+	}
+	for _, r := range all {
 		r.backend.Close()
 		hearEnd(t, r.client)
 		r.wait(t)
 		if r.result.End != FrontClosed || r.err != nil {
-			t.Errorf("got %v, %v", r.result.End, r.err)
+			t.Errorf("%s: got %v, %v", r.name, r.result.End, r.err)
 		}
-	})
+	}
+}
+
+// joints joins one pair of each kind.
+func joints(t *testing.T, o Options) (all []*rig) {
+	t.Helper()
+	for _, k := range shapes() {
+		r := join(t, k, o)
+		r.name = k.name
+		all = append(all, r)
+	}
+	return all
 }
 
 // TestDrain: the backend is asked to say goodbye, and the client hears it.

@@ -13,6 +13,7 @@ import (
 type system struct {
 	loop    *Loop
 	workers []*worker
+	turn    atomic.Uint32
 	layout  layout
 }
 
@@ -29,9 +30,9 @@ func (y *system) start(l *Loop) error {
 	return nil
 }
 
-// park takes the two sockets from Go's poller into a worker. It returns nil,
-// and has touched nothing, when the connections are of another kind or there is
-// no descriptor left for the change-over.
+// park takes the two sockets into a worker: a Conn's as it is, a *net.TCPConn's
+// out of Go's poller. It returns nil, and has touched nothing, when the connections
+// are of another kind or there is no descriptor left for the change-over.
 func (y *system) park(front, back net.Conn, o Options, done func(Result, error)) Session {
 	f, ok := bare(front)
 	if !ok {
@@ -41,21 +42,30 @@ func (y *system) park(front, back net.Conn, o Options, done func(Result, error))
 	if !ok {
 		return nil
 	}
-	fd, err := duplicate(f.tcp)
-	if err != nil {
+	w := y.leastBusy()
+	if f.conn != nil {
+		w = f.conn.worker
+	}
+	if !f.duplicate() {
 		return nil
 	}
-	bd, err := duplicate(b.tcp)
-	if err != nil {
-		unix.Close(fd)
+	if !b.duplicate() {
+		if f.tcp != nil {
+			closeNow(f.fd)
+		}
 		return nil
 	}
-	s := &parked{worker: y.leastBusy(), done: done, idle: o.Idle, linger: o.Linger, grace: o.Grace}
-	f.put(&s.legs[0], s.worker, fd)
-	b.put(&s.legs[1], s.worker, bd)
-	s.worker.live.Add(1)
-	s.worker.tell(order{s: s, kind: enter, rests: [2][]byte{o.FrontRest, o.BackRest}})
+	s := &parked{worker: w, done: done, idle: o.Idle, linger: o.Linger, grace: o.Grace}
+	f.put(&s.legs[0], w)
+	b.put(&s.legs[1], w)
+	w.live.Add(1)
+	w.tell(order{s: s, kind: enter, rests: [2][]byte{o.FrontRest, o.BackRest}, conns: [2]*Conn{f.conn, b.conn}})
 	return s
+}
+
+// next is the worker for the next socket.
+func (y *system) next() *worker {
+	return y.workers[y.turn.Add(1)%uint32(len(y.workers))]
 }
 
 func (y *system) leastBusy() *worker {
@@ -91,38 +101,59 @@ type rebaser interface {
 
 // socket is a connection with its layers laid bare.
 type socket struct {
-	tcp  *net.TCPConn
-	tls  *tls.Conn // nil without TLS
-	seat rebaser   // where the TLS layer's connection is exchanged
+	conn *Conn        // one of the two
+	tcp  *net.TCPConn // in Go's poller
+	tls  *tls.Conn    // nil without TLS
+	seat rebaser      // where the TLS layer's connection is exchanged
+	fd   int32        // of tcp, duplicated
 }
 
-func bare(c net.Conn) (socket, bool) {
-	switch c := c.(type) {
-	case *net.TCPConn:
-		return socket{tcp: c}, true
-	case *tls.Conn:
-		seat, ok := c.NetConn().(rebaser)
-		if !ok {
+func bare(c net.Conn) (k socket, ok bool) {
+	if tc, secured := c.(*tls.Conn); secured {
+		if k.seat, ok = tc.NetConn().(rebaser); !ok {
 			return socket{}, false
 		}
-		tcp, ok := seat.Base().(*net.TCPConn)
-		return socket{tcp: tcp, tls: c, seat: seat}, ok
+		k.tls, c = tc, k.seat.Base()
+	}
+	switch c := c.(type) {
+	case *Conn:
+		k.conn = c
+	case *net.TCPConn:
+		k.tcp = c
 	default:
 		return socket{}, false
 	}
+	return k, true
 }
 
-// put makes l the owner of the socket, by its descriptor fd. Closing the
-// *net.TCPConn takes it from Go's poller, where a joined session would keep a
-// poll descriptor.
-func (k socket) put(l *leg, w *worker, fd int) {
-	l.fd = int32(fd)
-	l.readable, l.writable = true, true // until it is tried
-	if k.tls != nil {
-		l.tls = k.tls
-		k.seat.Rebase(&under{worker: w, leg: l, local: k.tcp.LocalAddr(), remote: k.tcp.RemoteAddr()})
+// duplicate makes a descriptor that Go's poller does not know.
+func (k *socket) duplicate() bool {
+	if k.tcp == nil {
+		return true
 	}
-	k.tcp.Close()
+	fd, err := duplicate(k.tcp)
+	k.fd = int32(fd)
+	return err == nil
+}
+
+// put makes l the owner of the socket. Closing the *net.TCPConn takes it from Go's
+// poller, where a joined session would keep a poll descriptor. A Conn that was
+// closed on the threshold has no socket any more: the session ends as soon as it
+// begins.
+func (k *socket) put(l *leg, w *worker) {
+	if k.conn != nil {
+		l.kept, l.nagle = k.conn.kept, k.conn.nagle
+		l.fd, _ = k.conn.take(w)
+	} else {
+		l.fd, l.kept, l.nagle = k.fd, true, prompt
+	}
+	if k.tls != nil {
+		l.tls, l.more = k.tls, true // it may have read more than the handshake
+		k.seat.Rebase(&under{worker: w, leg: l})
+	}
+	if k.tcp != nil {
+		k.tcp.Close()
+	}
 }
 
 func duplicate(c *net.TCPConn) (int, error) {
@@ -160,8 +191,6 @@ type parked struct {
 	wake  int64 // when the clock rings
 
 	ring   int32 // place in the clock; less than zero: none
-	slot   int32
-	age    int32 // tells a slot's sessions apart
 	queued bool
 	warm   bool // in worker.warm
 	over   bool

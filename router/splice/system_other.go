@@ -2,7 +2,10 @@
 
 package splice
 
-import "net"
+import (
+	"context"
+	"net"
+)
 
 // system is what Linux alone can do: elsewhere goroutines serve all sessions.
 type system struct{}
@@ -14,3 +17,9 @@ func (*system) park(front, back net.Conn, o Options, done func(Result, error)) S
 func (*system) goodbye(cause error) {}
 
 func (*system) close() {}
+
+func (*system) listen(ln net.Listener) (net.Listener, error) { return ln, nil }
+
+func (*system) dial(ctx context.Context, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
+}

@@ -35,9 +35,14 @@ type worker struct {
 	live   atomic.Int64
 	ended  chan struct{}
 
-	mu     sync.Mutex
-	inbox  []order
-	asleep bool
+	mu      sync.Mutex
+	inbox   []order
+	asleep  bool
+	left    bool            // nobody reads events any more
+	seats   []*parked       // whose sockets the events are for
+	talking map[int32]*Conn // likewise, by seat: those that goroutines talk on
+	vacant  []int32
+	ages    int32 // tells those apart that had a seat one after the other
 
 	// The goroutine's own.
 	now     int64
@@ -46,9 +51,6 @@ type worker struct {
 	armed   int64 // the moment that epoll's read deadline stands for; zero: none
 	closing error // not nil: sessions are to end
 	leaving bool
-	slots   []*parked
-	vacant  []int32
-	ages    int32
 	queue   []*parked // to be served in this round
 	spare   []*parked
 	orders  []order
@@ -69,6 +71,7 @@ type order struct {
 	kind  kind
 	cause error
 	rests [2][]byte // enter: received before, from the client and the backend
+	conns [2]*Conn  // enter: where the sockets come from; nil: from elsewhere
 }
 
 type kind int
@@ -90,7 +93,7 @@ func newWorker(l *Loop, y layout) (*worker, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	w := &worker{loop: l, epoll: os.NewFile(uintptr(fd), "epoll"), fd: fd, start: time.Now(), layout: y, ended: make(chan struct{})}
+	w := &worker{loop: l, epoll: os.NewFile(uintptr(fd), "epoll"), fd: fd, start: time.Now(), layout: y, ended: make(chan struct{}), talking: make(map[int32]*Conn)}
 	if err := w.epoll.SetReadDeadline(time.Time{}); err != nil { // it is not in the poller
 		w.epoll.Close()
 		return nil, err
@@ -129,12 +132,11 @@ func (w *worker) tell(o order) {
 // next turn behind all others.
 func (w *worker) run() {
 	defer close(w.ended)
+	defer w.abandon()
 	for !w.leaving {
 		w.wait()
-		w.now = int64(time.Since(w.start)) + 1
-		for i := range w.found {
-			w.note(&w.events[i])
-		}
+		w.now = w.clockNow()
+		w.notes()
 		for i := range w.orders {
 			w.obey(&w.orders[i])
 		}
@@ -185,27 +187,75 @@ func (w *worker) fetch(fd uintptr) bool {
 	return w.found > 0
 }
 
-// note keeps what an event says of a socket.
-func (w *worker) note(e *unix.EpollEvent) {
-	s := w.slots[e.Fd>>1]
-	if s == nil || s.age != e.Pad {
-		return // it ended in this very batch
+// notes keeps what the events say.
+func (w *worker) notes() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.found {
+		e := &w.events[i]
+		if s := w.seats[e.Fd]; s != nil {
+			for side := range s.legs {
+				if l := &s.legs[side]; l.seat == e.Fd && l.age == e.Pad {
+					w.note(s, side, e.Events)
+				}
+			}
+		} else if c := w.talking[e.Fd]; c != nil && c.age == e.Pad {
+			c.note(e.Events)
+		}
+		// Else it ended in this very batch, or so did the one before.
 	}
-	l := &s.legs[e.Fd&1]
-	if e.Events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		l.readable = true
-	}
-	if e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		l.hup = true
-	}
-	if e.Events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		l.writable = true
-	}
-	if e.Events&unix.EPOLLERR != 0 {
-		w.fails(s, int(e.Fd&1))
+}
+
+// meaning takes an event apart.
+func meaning(events uint32) (readable, writable, hup bool) {
+	hup = events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+	return hup || events&unix.EPOLLIN != 0, events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0, hup
+}
+
+// note keeps what an event says of a session's socket.
+func (w *worker) note(s *parked, side int, events uint32) {
+	l := &s.legs[side]
+	r, wr, hup := meaning(events)
+	l.readable, l.writable, l.hup = l.readable || r, l.writable || wr, l.hup || hup
+	if events&unix.EPOLLERR != 0 {
+		w.fails(s, side)
 	}
 	w.enqueue(s)
 }
+
+// seat gives out the number of a seat, and an age. The caller holds mu.
+func (w *worker) seat() (seat, age int32) {
+	w.ages++
+	if n := len(w.vacant); n > 0 {
+		seat, w.vacant = w.vacant[n-1], w.vacant[:n-1]
+		return seat, w.ages
+	}
+	w.seats = append(w.seats, nil)
+	return int32(len(w.seats) - 1), w.ages
+}
+
+// meet gives a socket that a goroutine talks on a seat. Errors: errClosed.
+func (w *worker) meet(c *Conn) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left {
+		return errClosed
+	}
+	c.seat, c.age = w.seat()
+	w.talking[c.seat] = c
+	return nil
+}
+
+// part takes the seat back.
+func (w *worker) part(c *Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.talking, c.seat)
+	w.vacant = append(w.vacant, c.seat)
+}
+
+// clockNow is the worker's clock as others read it.
+func (w *worker) clockNow() int64 { return int64(time.Since(w.start)) + 1 }
 
 // fails limits the time of a session of which one side has broken, and the other
 // does not read what came from it before: reading on, which would find out, has
@@ -218,7 +268,7 @@ func (w *worker) fails(s *parked, i int) {
 	if i == 1 {
 		end, limit = BackFailed, s.linger
 	}
-	w.ends(s, end, failure(s.legs[i].fd))
+	w.ends(s, end, failure("read", s.legs[i].fd))
 	w.limitSilence(s, limit)
 }
 
@@ -246,7 +296,7 @@ func (w *worker) round() {
 func (w *worker) obey(o *order) {
 	switch o.kind {
 	case enter:
-		w.enter(o.s, o.rests)
+		w.enter(o.s, o)
 	case goodbye:
 		w.drain(o.s, o.cause)
 	case cutOne:
@@ -256,10 +306,8 @@ func (w *worker) obey(o *order) {
 		}
 	case goodbyeAll:
 		w.closing = o.cause
-		for _, s := range w.slots {
-			if s != nil {
-				w.drain(s, o.cause)
-			}
+		for _, s := range w.sessions() {
+			w.drain(s, o.cause)
 		}
 	case leave:
 		w.leaving = true
@@ -268,30 +316,20 @@ func (w *worker) obey(o *order) {
 
 // enter takes a session in: its sockets into epoll, what was received before to
 // the other side.
-func (w *worker) enter(s *parked, rests [2][]byte) {
+func (w *worker) enter(s *parked, o *order) {
 	defer w.rescue(s)
-	if n := len(w.vacant); n > 0 {
-		s.slot, w.vacant = w.vacant[n-1], w.vacant[:n-1]
-	} else {
-		s.slot = int32(len(w.slots))
-		w.slots = append(w.slots, nil)
-	}
-	w.slots[s.slot] = s
-	w.ages++
-	s.age, s.ring, s.moved = w.ages, -1, w.now
+	s.ring, s.moved = -1, w.now
 	w.limitSilence(s, s.idle)
 	for i := range s.legs {
-		e := unix.EpollEvent{
-			Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff,
-			Fd:     s.slot<<1 | int32(i), Pad: s.age,
-		}
-		if err := unix.EpollCtl(w.fd, unix.EPOLL_CTL_ADD, int(s.legs[i].fd), &e); err != nil {
+		if err := w.sit(s, i, o.conns[i]); err != nil {
 			w.ends(s, Drained, os.NewSyscallError("epoll_ctl", err))
-			w.finish(s)
-			return
 		}
 	}
-	for i, rest := range rests {
+	if s.end != 0 {
+		w.finish(s)
+		return
+	}
+	for i, rest := range o.rests {
 		if len(rest) > 0 && !s.over {
 			w.deliver(s, i, rest)
 		}
@@ -300,10 +338,54 @@ func (w *worker) enter(s *parked, rests [2][]byte) {
 		w.serve(s)
 	}
 	if !s.over {
-		w.cool(s) // a handshake leaves large buffers
+		w.warmed(s) // a handshake leaves large buffers
 	}
 	if w.closing != nil { // said goodbye before the session came in
 		w.drain(s, w.closing)
+	}
+}
+
+// sit gives one side of a session its seat: the one that its socket had while a
+// goroutine talked on it in this worker, else a new one.
+func (w *worker) sit(s *parked, i int, c *Conn) error {
+	l := &s.legs[i]
+	if l.fd < 0 {
+		return unix.EBADF // closed on the threshold, and has given its seat back
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c == nil || c.worker != w {
+		l.seat, l.age = w.seat()
+		w.seats[l.seat] = s
+		l.readable, l.writable = true, true // until it is tried
+		return watchNow(w.fd, l.fd, l.seat, l.age)
+	}
+	l.seat, l.age = c.seat, c.age
+	l.readable, l.writable, l.hup = c.readable, c.writable, c.hup
+	delete(w.talking, c.seat)
+	w.seats[c.seat] = s
+	return nil
+}
+
+// sessions are those that have a seat.
+func (w *worker) sessions() (all []*parked) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, s := range w.seats {
+		if s != nil && s.legs[0].seat == int32(i) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// abandon lets nobody wait for a worker that has left.
+func (w *worker) abandon() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left = true
+	for _, c := range w.talking {
+		c.abandon()
 	}
 }
 
@@ -329,21 +411,35 @@ func (w *worker) finish(s *parked) {
 			s.ways[1-i].n.Add(-lost)
 		}
 		w.drop(l)
-		unix.Close(int(l.fd))
-		l.fd = -1
 	}
-	w.slots[s.slot] = nil
-	w.vacant = append(w.vacant, s.slot)
+	w.stand(s)
 	w.live.Add(-1)
 	defer w.loop.left()
 	s.done(Result{In: s.ways[0].n.Load(), Out: s.ways[1].n.Load(), End: s.end}, s.err)
 }
 
+// stand gives a session's seats back and closes its sockets.
+func (w *worker) stand(s *parked) {
+	w.mu.Lock()
+	for i := range s.legs {
+		if l := &s.legs[i]; l.age != 0 {
+			w.seats[l.seat] = nil
+			w.vacant = append(w.vacant, l.seat)
+			l.age = 0
+		}
+	}
+	w.mu.Unlock()
+	for i := range s.legs {
+		closeNow(s.legs[i].fd)
+		s.legs[i].fd = -1
+	}
+}
+
 // failure is the error that a socket has in store.
-func failure(fd int32) error {
+func failure(op string, fd int32) error {
 	n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && n != 0 {
-		err = os.NewSyscallError("read", syscall.Errno(n))
+		err = os.NewSyscallError(op, syscall.Errno(n))
 	}
 	return err
 }
