@@ -29,6 +29,14 @@ type users interface {
 	Close() error
 }
 
+// What the server makes use of if a store has it.
+var (
+	_ tcpauth.Feeder    = (*nwauth.DB)(nil)
+	_ tcpauth.Immediate = (*nwauth.DB)(nil)
+	_ tcpauth.Source    = (*nwauth.DB)(nil)
+	_ tcpauth.Feeder    = (*postgres.DB)(nil)
+)
+
 // openStore opens the store that the configuration names. Only an embedded one
 // has to be there; others may come later.
 func openStore(ctx context.Context, c *conf.Config, log *zap.Logger) (users, error) {

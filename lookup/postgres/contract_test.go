@@ -49,6 +49,7 @@ func TestPostgres(t *testing.T) {
 			{"serializable", testSerializable, true},
 			{"feed contract", testFeedContract, false},
 			{"feed of many", testFeedOrder, true},
+			{"feed live", testFeedLive, false},
 			{"feed log", testFeedLog, false},
 			{"feed interrupted", testFeedInterrupted, false},
 			{"hostile names", testHostile, false},

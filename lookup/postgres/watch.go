@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -28,7 +29,13 @@ const (
 //
 // It never returns an error.
 func (db *DB) Watch(ctx context.Context, changed func(lookup.Change)) error {
-	w := &watch{db: db, changed: changed}
+	return db.Feed(ctx, func() {}, changed)
+}
+
+// Feed is Watch, and calls live, once, when no later change can be missed any
+// more: its place in the log is known.
+func (db *DB) Feed(ctx context.Context, live func(), changed func(lookup.Change)) error {
+	w := &watch{db: db, live: sync.OnceFunc(live), changed: changed}
 	backoff := minBackoff
 	for {
 		err := w.follow(ctx, func() { backoff = minBackoff })
@@ -56,6 +63,7 @@ func (db *DB) Watch(ctx context.Context, changed func(lookup.Change)) error {
 // watch is one call of Watch.
 type watch struct {
 	db      *DB
+	live    func()
 	changed func(lookup.Change)
 	placed  bool // seq and id are set
 	late    bool // changes before seq may have been missed
@@ -170,6 +178,7 @@ func (w *watch) readLog(ctx context.Context, conn *pgx.Conn) ([]entry, error) {
 	}
 	missed := w.placed || w.late
 	w.seq, w.id, w.placed, w.late = newest.Seq, newest.ID, true, false
+	w.live()
 	if missed {
 		w.db.opts.Logger.Warn("changes were missed: the log of changes does not reach back")
 		w.changed(lookup.Change{Sessions: true})

@@ -54,6 +54,40 @@ func follow(t *testing.T, db *DB, writer *DB) *feed {
 	return f
 }
 
+// testFeedLive: once a feed says that it is live, not even the very next change
+// is missed.
+func testFeedLive(t *testing.T, c *postgrestest.Server) {
+	db := open(t, c.NewDatabase(t), Options{})
+	for round := range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		live, changes, done := make(chan struct{}), make(chan lookup.Change, 100), make(chan error, 1)
+		go func() {
+			done <- db.Feed(ctx, func() { close(live) }, func(c lookup.Change) { changes <- c })
+		}()
+		select {
+		case <-live:
+		case <-time.After(patience):
+			t.Fatal("the feed does not get live")
+		}
+		name := fmt.Sprintf("user%d@x.test", round)
+		if _, err := db.Set(t.Context(), name, ptr("p"), nil); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case c := <-changes:
+			if c.Name != name {
+				t.Errorf("round %d: told of %+v", round, c)
+			}
+		case <-time.After(patience):
+			t.Fatalf("round %d: a change behind live was missed", round)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func (f *feed) next(t *testing.T) lookup.Change {
 	t.Helper()
 	select {
