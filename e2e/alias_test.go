@@ -126,6 +126,48 @@ if header :is "subject" "also" { redirect :copy "bert@far.example"; }
 	far.want(t, "bert@far.example", also)
 }
 
+// TestRefusedBeside: one of two users on two backends refuses a message by a script.
+// The other has it, and the sender is told by a report through a backend's queue, once
+// though the message comes again by another proxy; what comes for an alias too.
+func TestRefusedBeside(t *testing.T) {
+	slow(t)
+	far := startSink(t)
+	c := start(t, harness.Spec{BackendExtra: fmt.Sprintf("relay = %q\nrelay_tls = \"off\"", far.addr)})
+	anna, bert := c.account(t, "anna", "b1"), c.account(t, "bert", "b2")
+	c.label(t, "team@example.test", map[string]string{"alias": anna.Name + "," + bert.Name})
+	c.putScript(t, c.Proxies[0], bert, `require "reject";
+reject "Please do not send this.";
+`)
+	m := newMessage("unwanted by one", 1500)
+	for _, p := range c.Proxies {
+		send(t, p, m, anna.Name, bert.Name)
+	}
+	c.wantInbox(t, c.Proxies[0], anna, m)
+	c.wantInbox(t, c.Proxies[0], bert)
+	reports := func(n int) {
+		t.Helper()
+		eventually(t, "reports for the sender", func() error {
+			far.mu.Lock()
+			defer far.mu.Unlock()
+			got := far.got["sender@example.org"]
+			if len(got) != n {
+				return fmt.Errorf("%d are there, want %d", len(got), n)
+			}
+			for _, want := range []string{"Final-Recipient: rfc822; " + bert.Name, "Status: 5.7.1", "Please do not send this.", "Subject: unwanted by one"} {
+				if !bytes.Contains(got[n-1], []byte(want)) {
+					return fmt.Errorf("the report lacks %q: %s", want, got[n-1])
+				}
+			}
+			return nil
+		})
+	}
+	reports(1)
+	team := newMessage("unwanted by one of the team", 1500)
+	send(t, c.Proxies[1], team, "team@example.test")
+	c.wantInbox(t, c.Proxies[0], anna, m, team)
+	reports(2)
+}
+
 // label writes a record of the directory that is no account.
 func (c *cluster) label(t testing.TB, name string, labels map[string]string) {
 	t.Helper()

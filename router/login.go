@@ -213,6 +213,13 @@ func (s *Session) Home(account lookup.Account) (string, error) {
 	return home, err
 }
 
+// DefaultBackend returns the backend of the accounts that are found without a home,
+// which serves what belongs to nobody in particular too; false when there is none.
+func (s *Session) DefaultBackend() (string, bool) {
+	home := s.router.o.DefaultBackend
+	return home, home != "" && s.router.up.Has(home)
+}
+
 var (
 	errNoHome    = fmt.Errorf("%w: the account has no home", ErrOperator)
 	errNoBackend = fmt.Errorf("%w: no such backend", ErrOperator)

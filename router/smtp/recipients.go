@@ -196,18 +196,20 @@ func (f *inbound) offer(ctx context.Context, a *addressee, o *offer) (home strin
 // alias that has one, so that one backend more has nothing to do with the message,
 // else that of the default one.
 func (f *inbound) relay(ctx context.Context, o *offer, targets []resolve.Target) error {
-	var owners []lookup.Account
+	var homes []string
 	for i := range targets {
 		if t := &targets[i]; t.Kind == resolve.Mailbox && t.Account.Status.MayReceive() {
-			owners = append(owners, t.Account)
+			home, err := f.s.Home(t.Account)
+			if err != nil {
+				return err
+			}
+			homes = append(homes, home)
 		}
 	}
-	owners = append(owners, lookup.Account{Name: o.to.address}) // it has no home
-	for _, owner := range owners {
-		home, err := f.s.Home(owner)
-		if err != nil {
-			return err
-		}
+	if home, ok := f.s.DefaultBackend(); ok {
+		homes = append(homes, home)
+	}
+	for _, home := range homes {
 		l, err := f.leg(ctx, home)
 		if err != nil {
 			return err

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"switchyard/internal/smtpd"
-	"switchyard/lookup"
 
 	"go.uber.org/zap"
 )
@@ -103,7 +102,7 @@ func (d *delivery) queues() (homes []string) {
 			}
 		}
 	}
-	if home, err := d.f.s.Home(lookup.Account{Name: d.t.from.String()}); err == nil && !slices.Contains(homes, home) {
+	if home, ok := d.f.s.DefaultBackend(); ok && !slices.Contains(homes, home) {
 		homes = append(homes, home)
 	}
 	return homes
