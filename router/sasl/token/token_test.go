@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -246,6 +247,12 @@ func TestKeysRotate(t *testing.T) {
 	clock.Store(&later)
 	token := s.sign(t, "k2", jose.ES256, s.key, with(nil))
 	user, err := k.Verify(t.Context(), token)
+	for try := 0; errors.Is(err, sasl.ErrToken) && try < 100; try++ {
+		// The library lets a question join the one before for a moment after that
+		// was answered.
+		runtime.Gosched()
+		user, err = k.Verify(t.Context(), token)
+	}
 	judge(t, "new key", token, user, err, true)
 }
 
