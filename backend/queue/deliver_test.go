@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,11 +19,15 @@ import (
 // records is a directory; an account whose Home is not b1 lives elsewhere.
 type records struct {
 	lookup.Directory
-	m    map[string]lookup.Account
+	m map[string]lookup.Account
+
+	mu   sync.Mutex
 	fail map[string]error
 }
 
 func (r *records) Lookup(_ context.Context, name string) (lookup.Account, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if err := r.fail[name]; err != nil {
 		return lookup.Account{}, err
 	}
@@ -188,7 +193,9 @@ func TestOnwardNotNow(t *testing.T) {
 						t.Errorf("somebody has it already: %s", got)
 					}
 				}
+				dir.mu.Lock()
 				clear(dir.fail)
+				dir.mu.Unlock()
 				pass(time.Hour)
 				if got := b.taken(); got != c.want {
 					t.Errorf("got %q, want %q", got, c.want)
@@ -229,7 +236,7 @@ func TestForwardOnce(t *testing.T) {
 		if got := b.taken(); got != "anna@here.test 1, ben@here.test 1" {
 			t.Errorf("got %q: forwards of two accounts, each once", got)
 		}
-		b.disk.deliver = nil
+		full = nil
 		if err := deliver("f@here.test", "Delivered-To: F@here.test\r\n"+mailText); err != nil {
 			t.Fatal(err)
 		}
