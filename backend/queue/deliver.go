@@ -114,11 +114,12 @@ func (q *Queue) forward(ctx context.Context, m Mailbox, onward []string, deliver
 }
 
 // onward is the recipient that another has become. Who it was for at first is
-// still known in a report.
+// still known in a report. (An address in UTF-8 would need an encoding of its own in
+// ORCPT, RFC 6533 §3, and a server that knows it.)
 func (t To) onward(address, from string) To {
 	t.Address = address
-	if t.Original == "" {
-		t.Original = addressType(from) + ";" + from
+	if t.Original == "" && addressType(from) == "rfc822" {
+		t.Original = "rfc822;" + from
 	}
 	return t
 }

@@ -112,8 +112,10 @@ func (f *inbound) target(ctx context.Context, a *addressee, p smtpd.RcptParams, 
 	if o := f.t.offers[key]; o != nil {
 		return o, nil
 	}
-	if to.address != a.address && p.ORcptType == "" { // who it was for is still known in a report
-		to.params.ORcptType, to.params.ORcpt = addressType(a.address), a.address
+	if to.address != a.address && p.ORcptType == "" && addressType(a.address) == "rfc822" {
+		// Who it was for is still known in a report. (An address in UTF-8 would need
+		// an encoding of its own, RFC 6533 §3.)
+		to.params.ORcptType, to.params.ORcpt = "rfc822", a.address
 	}
 	o := &offer{to: to}
 	var err error

@@ -116,6 +116,18 @@ func TestInboundAliases(t *testing.T) {
 	}
 }
 
+// TestInboundUTF8Alias: an alias outside of ASCII leads where it should.
+func TestInboundUTF8Alias(t *testing.T) {
+	b1 := newStore(t, "b1")
+	p, d := inboundProxy(t, inboundOptions, b1)
+	d.Add(lookup.Account{Name: "größe@example.test", Attributes: map[string]string{"alias": "anna, dora+ä"}}, "")
+	p.Play(helo + "C: MAIL FROM:<x@far.test> SMTPUTF8\nS: 250 *\nC: RCPT TO:<größe@example.test>\nS: 250 *\nC: DATA\nS: 354 *\nC: x\nC: .\nS: 250 *\nC: QUIT\nS: 221 *")
+	p.Session()
+	if got := b1.letters(); len(got) != 1 || fmt.Sprint(got[0].to) != "[anna@example.test dora+ä@example.test]" {
+		t.Errorf("b1 got %q", got)
+	}
+}
+
 // TestInboundAliasFaults: what one backend says at RCPT about a member of an alias.
 // Not now puts the alias off as a whole, and nobody gets the message by it; no is
 // reported while another takes the mail; and beside an alias that is put off others

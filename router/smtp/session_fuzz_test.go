@@ -119,12 +119,13 @@ func FuzzInbound(f *testing.F) {
 	var backends [2]grammar
 	var pipes [2]*routertest.Pipes
 	var proxies [2]*routertest.Proxy
+	over := make(chan struct{})
 	for i := range backends {
 		o := Options{Domains: []string{"example.test"}, MaxSize: 10000}
 		o.Deliverers.Networks = loopback
 		p := newInbound(f, o)
 		p.lmtp = i == 1
-		pipes[i], proxies[i] = fuzzed(f, anyone{p}, upstream.LMTP, backends[i].dial)
+		pipes[i], proxies[i] = fuzzed(f, anyone{p, over}, upstream.LMTP, backends[i].dial)
 	}
 	f.Fuzz(func(t *testing.T, in []byte, lmtp bool) {
 		i := 0
@@ -133,8 +134,10 @@ func FuzzInbound(f *testing.F) {
 		}
 		g := &backends[i]
 		before := g.bodies.Load()
-		lines := wellFormed(t, pipes[i].Say(in, true))
+		out := pipes[i].Say(in, true)
+		<-over
 		g.wg.Wait()
+		lines := wellFormed(t, out)
 		accepted := int64(0)
 		for _, line := range lines {
 			if strings.HasPrefix(line, "250 2.0.0 accepted") {
@@ -151,10 +154,15 @@ func FuzzInbound(f *testing.F) {
 	})
 }
 
-// anyone is a protocol whose clients have an address, which pipes have not.
-type anyone struct{ *Inbound }
+// anyone is a protocol whose clients have an address, which pipes have not, and that
+// tells when a session is over.
+type anyone struct {
+	*Inbound
+	over chan struct{}
+}
 
 func (a anyone) Serve(ctx context.Context, s *router.Session) error {
+	defer func() { a.over <- struct{}{} }()
 	s.Client = netAddr
 	return a.Inbound.Serve(ctx, s)
 }
