@@ -97,7 +97,7 @@ func (s *submission) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams
 		return r
 	}
 	for _, t := range targets {
-		if t != address && p.ORcptType == "" { // who it was for is still known in a report
+		if t != address && p.ORcptType == "" && to.ASCII() { // who it was for is still known in a report
 			p.ORcptType, p.ORcpt = "rfc822", address
 		}
 		s.add(t, p)
