@@ -252,9 +252,8 @@ func (m *Machine) Step(now time.Duration, ev Event) []Action {
 	case Misfit:
 		ask := UserAsk(ev)
 		if !slices.Contains(m.misfits, ask) {
-			m.misfits = append(m.misfits, ask)
+			m.misfits = append(m.misfits, ask) // a tick asks, at a pace: an answer may not fit either
 		}
-		m.send(ask)
 	case Promote:
 		m.promote()
 	}

@@ -125,3 +125,28 @@ func TestCommon(t *testing.T) {
 		}
 	}
 }
+
+// TestMisfitsAreAskedAboutAtAPace proves that an account that does not fit costs a
+// question in each Resend, however often the other node's state does not help.
+func TestMisfitsAreAskedAboutAtAPace(t *testing.T) {
+	m := fenced(t, time.Second)
+	asks := 0
+	count := func(acts []Action) {
+		for _, a := range acts {
+			if s, ok := a.(Send); ok {
+				if _, ok := s.Message.Body.(UserAsk); ok {
+					asks++
+				}
+			}
+		}
+	}
+	for now := time.Second; now < 2*time.Second; now += 10 * time.Millisecond {
+		count(at(m, now, Misfit{Shard: 0, User: "anna"}))
+		count(at(m, now, Received{Message{From: NodeB, Boot: 1, Epoch: MakeEpoch(5, Nobody), Member: true, Body: UserState{Shard: 0, User: "anna"}}}))
+		count(at(m, now, Misfit{Shard: 0, User: "anna"}))
+		count(at(m, now, Tick{}))
+	}
+	if asks < 1 || asks > 3 {
+		t.Errorf("asked %d times in a second", asks)
+	}
+}

@@ -87,6 +87,10 @@ func (w *world) upTo(d time.Duration) time.Duration { return time.Duration(w.rng
 func (w *world) chance(p float64) bool              { return w.rng.Float64() < p }
 
 func (w *world) after(d time.Duration, run func()) {
+	if len(w.later) > 5000 {
+		w.fail("a storm: %d messages are on their way", len(w.later))
+		return
+	}
 	w.order++
 	w.later = append(w.later, event{w.now + d, w.order, run})
 }
@@ -542,7 +546,7 @@ func (w *world) step() {
 				next = i
 			}
 		}
-		if next < 0 {
+		if next < 0 || w.failure != "" {
 			break
 		}
 		run := w.later[next].run
