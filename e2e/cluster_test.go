@@ -107,7 +107,12 @@ func (c *cluster) set(t testing.TB, a harness.Account) {
 // eventually asks until there is no error left.
 func eventually(t testing.TB, what string, ask func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), stepTimeout)
+	eventuallyWithin(t, stepTimeout, what, ask)
+}
+
+func eventuallyWithin(t testing.TB, limit time.Duration, what string, ask func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
@@ -119,7 +124,7 @@ func eventually(t testing.TB, what string, ask func() error) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("%s: still not after %v: %v", what, stepTimeout, err)
+			t.Fatalf("%s: still not after %v: %v", what, limit, err)
 		}
 	}
 }
