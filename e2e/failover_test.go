@@ -92,9 +92,8 @@ var pairServices = []string{"imap", "pop3", "submission", "lmtp", "managesieve"}
 // matter here.
 type pair struct {
 	*cluster
-	peer   *harness.Process
-	users  []harness.Account
-	inARow int // logins behind each death
+	peer  *harness.Process
+	users []harness.Account
 }
 
 func startPair(t *testing.T, mode string) *pair {
