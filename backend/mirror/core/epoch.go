@@ -5,23 +5,32 @@ import "fmt"
 // Node is one of the two nodes of a pair.
 type Node uint8
 
-// The nodes. Nobody is who writes alone while both do.
+// The nodes. Nobody is who writes alone while both do, Neither while none does.
 const (
-	Nobody Node = 0
-	NodeA  Node = 1
-	NodeB  Node = 2
+	Nobody  Node = 0
+	NodeA   Node = 1
+	NodeB   Node = 2
+	Neither Node = 3
 )
 
 // Peer returns the other node.
 func (n Node) Peer() Node { return 3 - n }
 
-func (n Node) String() string { return [...]string{"nobody", "A", "B", "?"}[n&3] }
+func (n Node) String() string { return [...]string{"nobody", "A", "B", "neither"}[n&3] }
 
 // Epoch is a number that grows with each change of who may write, above two
 // bits that say who writes alone in it. It is all that an arbiter keeps. The
 // bits make an epoch unlike any that the other node could make at the same
 // time, so that a shard's record is named for ever by its epoch and its number:
 // in one epoch a shard has one writer.
+//
+// An epoch of neither says that one of both has ended, and no more: nobody has
+// acknowledged anything since. It stands between one of both and one alone, so
+// that an epoch alone in an arbiter was asked for by a node that knew of the
+// end. Without it a question that was asked in the other node's silence, and
+// reached the arbiter when the disk of the one who asked was gone, would name a
+// writer that remembers nothing; and the other node, which has all, could not
+// know that nothing had been acknowledged without it.
 type Epoch uint64
 
 // MakeEpoch returns the epoch of a number in which a node writes alone, or in
@@ -31,7 +40,7 @@ func MakeEpoch(number uint64, alone Node) Epoch { return Epoch(number<<2 | uint6
 // Number returns what grows.
 func (e Epoch) Number() uint64 { return uint64(e) >> 2 }
 
-// Alone returns who writes alone, or Nobody.
+// Alone returns who writes alone, or Nobody when both write, or Neither.
 func (e Epoch) Alone() Node { return Node(e & 3) }
 
 func (e Epoch) String() string {

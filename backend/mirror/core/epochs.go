@@ -2,9 +2,9 @@ package core
 
 // takesPart says whether this node has all that was acknowledged before an
 // epoch, and may take part in it. It may in the one that it was in and in one
-// that it promised to be ready for. It also may in the next one if nobody but
-// itself can have made that: because it is its own, or because it followed an
-// epoch of its own.
+// that it promised to be ready for. It also may in one that follows on its own
+// if nobody but itself can have made that: because that is its own, too, or of
+// both; and in its own behind the end of one that it was in.
 //
 // It never takes part in the epoch in which it went down: the other node may
 // have records of it that were not durable here, and their numbers would be
@@ -16,10 +16,20 @@ func (m *Machine) takesPart(e Epoch) bool {
 		return false
 	case e == s.Epoch, e == s.Prepared, e == s.Forced:
 		return true
+	case e.Alone() == m.cfg.Self && m.heir(MakeEpoch(e.Number()-1, Neither)):
+		return true
 	case s.Epoch == 0 || !m.cfg.Fenced:
 		return false
 	}
-	return e.Number() == s.Epoch.Number()+1 && (e.Alone() == m.cfg.Self || e.Alone() == Nobody && s.Epoch.Alone() == m.cfg.Self)
+	return e.Number() == s.Epoch.Number()+1 && s.Epoch.Alone() == m.cfg.Self && (e.Alone() == m.cfg.Self || e.Alone() == Nobody)
+}
+
+// heir says whether this node may go on alone after an epoch of neither: it was
+// in the epoch of both that ended, or had promised to be. Nothing was
+// acknowledged in that without it, and nothing since.
+func (m *Machine) heir(e Epoch) bool {
+	ended := MakeEpoch(e.Number()-1, Nobody)
+	return e.Alone() == Neither && e.Number() > 1 && (ended == m.saved.Epoch || ended == m.saved.Prepared)
 }
 
 // adopt goes over to an epoch.
@@ -49,6 +59,9 @@ func (m *Machine) adopt(e Epoch) {
 	m.forget(func(x *exec) bool { return x.seq > 0 && !m.writes(x.shard) })
 	for i := range m.shards {
 		m.advance(uint8(i))
+	}
+	if m.heir(e) {
+		m.ask(e, e.next(m.cfg.Self))
 	}
 }
 
@@ -98,21 +111,25 @@ func (m *Machine) tick() {
 	}
 }
 
-// beat tells the other node that this one lives. While this node may have an
-// epoch alone without knowing it, it promises nothing: the other node's leave to
-// read ends RefuseAfter the last promise, and ClaimAfter is later.
+// beat tells the other node that this one lives. Only in an epoch of both does it
+// promise anything: the other node's leave to read ends RefuseAfter the last
+// promise, and this node writes alone ClaimAfter it at the soonest.
 func (m *Machine) beat() {
 	m.beatAt = m.now
 	b := Beat{Sent: m.now}
-	if m.member && m.claim == 0 && m.granted == 0 && m.epoch.Alone() == Nobody && m.peer.known {
+	if m.member && m.epoch.Alone() == Nobody && m.peer.known {
 		b.Echo, b.EchoBoot = m.peer.sent, m.peer.boot
 		m.echoedAt = max(m.echoedAt, m.peer.came)
 	}
 	m.send(b)
 }
 
-// fence asks the arbiter when the node does not know where it stands, and
-// claims an epoch when the other node is silent.
+// fence asks the arbiter when the node does not know where it stands, ends the
+// epoch of both when the other node is silent, and claims the next.
+//
+// The end may come late, when the other node is back and both go on in their
+// epoch; that does no harm, and the first node that asks the arbiter again hears
+// of it.
 func (m *Machine) fence() {
 	if m.granted != 0 && m.unpromised() {
 		m.adopt(m.granted)
@@ -120,15 +137,13 @@ func (m *Machine) fence() {
 	if m.now-m.askedAt < m.cfg.ArbiterRetry {
 		return
 	}
-	both := m.member && m.epoch.Alone() == Nobody
+	both := m.epoch.Alone() == Nobody && (m.member || m.sure && m.epoch == m.was)
 	lost := m.silence() >= m.cfg.ClaimAfter && m.now-m.echoedAt >= m.cfg.ClaimAfter
-	without := m.without()
 	switch {
 	case m.granted != 0:
-	case both && (lost || without || m.claim != 0):
-		m.claim = m.epoch.next(m.cfg.Self)
-		m.ask(m.epoch, m.claim)
-	case m.sure && m.epoch == m.was && (m.epoch.Alone() == m.cfg.Self || m.epoch.Alone() == Nobody && (lost || without)):
+	case both && (lost || m.without()):
+		m.ask(m.epoch, m.epoch.next(Neither))
+	case m.heir(m.epoch), m.sure && m.epoch == m.was && m.epoch.Alone() == m.cfg.Self:
 		m.ask(m.epoch, m.epoch.next(m.cfg.Self))
 	case m.epoch == 0 && m.cfg.First:
 		first := MakeEpoch(1, m.cfg.Self)
@@ -151,7 +166,13 @@ func (m *Machine) without() bool {
 
 // unpromised says that the other node has no leave to read from this one.
 func (m *Machine) unpromised() bool {
-	return m.now-m.echoedAt >= m.cfg.ClaimAfter || m.member && m.without() || m.epoch.Alone() == m.cfg.Self
+	return m.now-m.echoedAt >= m.cfg.ClaimAfter || m.epoch.Alone() == Neither && m.peerEnded() || m.epoch.Alone() == m.cfg.Self
+}
+
+// peerEnded says that the other node does not take part in the epoch of both that
+// has ended: it knows of the end, or went down before it.
+func (m *Machine) peerEnded() bool {
+	return m.peer.known && !m.peer.member && m.peer.epoch.Number()+1 >= m.epoch.Number() && m.silence() < m.cfg.RefuseAfter
 }
 
 func (m *Machine) ask(from, to Epoch) {

@@ -110,7 +110,7 @@ type State uint8
 const (
 	Starting   State = iota // nothing is known yet: neither reads nor writes
 	Sync                    // both nodes have all that is acknowledged
-	Isolated                // as Sync, but the other node is silent and the arbiter has not spoken
+	Isolated                // has all that is acknowledged, but the other node is silent and the arbiter has not spoken
 	Solo                    // acknowledges alone
 	Joining                 // alone, and the other node is about to have all
 	Unfenced                // acknowledges alone, with nobody who would know
@@ -139,7 +139,7 @@ type Machine struct {
 	beatAt   time.Duration
 	echoedAt time.Duration // when the newest beat came that was echoed: the other node's leave counts from before
 	askedAt  time.Duration
-	claim    Epoch // asked of the arbiter, perhaps got
+	claim    Epoch // asked of the arbiter at an operator's word
 	granted  Epoch // got, but the other node may still hold a promise
 	join     join
 
@@ -305,6 +305,8 @@ func (m *Machine) State() State {
 	switch alone := m.epoch.Alone(); {
 	case !m.member && !m.peer.known && m.epoch == m.saved.Epoch:
 		return Starting
+	case !m.member && m.heir(m.epoch):
+		return Isolated
 	case !m.member && near:
 		return CatchingUp
 	case !m.member:

@@ -53,7 +53,7 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	for _, k := range []string{
-		"arbiter alone", "arbiter both", "arbiter down", "both crash", "both delivered", "claim lost", "crash", "cut", "disk lost",
+		"arbiter alone", "arbiter both", "arbiter down", "arbiter neither", "both crash", "both delivered", "claim lost", "crash", "cut", "disk lost",
 		"duplicate", "forward", "healed", "joined", "merge", "one-way", "partition", "pause", "promote", "quarantine",
 		"read busy", "read ok", "renumbered", "side block", "silence", "snapshot", "write busy", "write ok", "write unknown",
 	} {

@@ -284,7 +284,7 @@ func (n *simNode) ask(a AskArbiter) {
 			if w.arbiter == a.From {
 				w.arbiter = a.To
 				w.log("arbiter: %v", a.To)
-				w.happened["arbiter "+map[bool]string{true: "both", false: "alone"}[a.To.Alone() == Nobody]]++
+				w.happened["arbiter "+[...]string{"both", "alone", "alone", "neither"}[a.To.Alone()]]++
 			} else if w.arbiter != a.To {
 				w.happened["claim lost"]++
 			}
