@@ -224,7 +224,7 @@ func TestPages(t *testing.T) {
 func testPage(t *testing.T, page string, least int) {
 	dir := t.TempDir()
 	for _, name := range []string{
-		"tcpauth.secret", "db.secret", "ldap.secret", "nginx.secret", "proxy.secret", "scram.secret", "master.secret", "nwauth.txt", "ca.pem",
+		"tcpauth.secret", "db.secret", "ldap.secret", "nginx.secret", "proxy.secret", "scram.secret", "master.secret", "lmtp.secret", "nwauth.txt", "ca.pem",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("open-sesame-open-sesame\n"), 0o600); err != nil {
 			t.Fatal(err)
@@ -235,7 +235,7 @@ func testPage(t *testing.T, page string, least int) {
 	}
 	const backend = "[[backend]]\nname = \"b1\"\n[[backend.node]]\nimap = \"127.0.0.1:993\"\n"
 	const listen = "[[proxyd.listen]]\nprotocol = \"imap\"\naddress = \"127.0.0.1:143\"\ntls = \"off\"\n"
-	const proxy = "[cluster]\nproxy_secret = { file = \"proxy.secret\" }\n" + backend + listen
+	const proxy = "[cluster]\ndomains = [\"example.com\"]\nproxy_secret = { file = \"proxy.secret\" }\n" + backend + listen
 	const tcpauth = "[directory]\nkind = \"tcpauth\"\n[directory.tcpauth]\nservers = [\"127.0.0.1:7070\"]\n"
 	samples := strings.Split(page, "```toml\n")[1:]
 	for i, sample := range samples {
@@ -250,6 +250,8 @@ func testPage(t *testing.T, page string, least int) {
 			text = proxy + text
 		case strings.HasPrefix(text, "[cluster]"):
 			text += listen
+		case strings.HasPrefix(text, "[[proxyd.listen]]"):
+			text = proxy + tcpauth + "[proxyd]\ncertificate = { cert_file = \"mail.example.com.pem\", key_file = \"mail.example.com.key\" }\n" + text
 		case strings.HasPrefix(text, "[[backend]]"):
 			text = "[cluster]\nproxy_secret = { file = \"proxy.secret\" }\n" + text + listen + tcpauth
 		default:

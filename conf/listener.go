@@ -48,6 +48,7 @@ func (k *checker) listeners(key string, ls []Listener, cert Certificate, protoco
 		if k.oneOf(key+".tls", l.TLS, "starttls", "implicit", "off") && l.TLS != "off" && cert.Empty() {
 			k.bad(key+".tls", "TLS needs a certificate: set %s.certificate, or tls = \"off\" here", strings.SplitN(key, ".", 2)[0])
 		}
+		k.lmtpPort(key, l)
 		k.clientCertificates(key, l)
 		k.networks(key+".proxy_networks", l.ProxyNetworks)
 		if l.ProxyProtocol && len(l.ProxyNetworks) == 0 {
@@ -72,7 +73,7 @@ func (k *checker) clientCertificates(key string, l Listener) {
 		k.bad(key+".client_ca_file", `has no meaning without client_certificates = "optional" or "required"`)
 	case l.ClientCAFile == "":
 		k.bad(key+".client_certificates", "needs client_ca_file: whose certificates are believed")
-	case l.TLS == "off" || l.Protocol == "smtp":
+	case l.TLS == "off" || l.Protocol == "smtp" || l.Protocol == "lmtp":
 		k.bad(key+".client_certificates", "only listeners with TLS for users can ask for certificates")
 	}
 	k.file(key+".client_ca_file", l.ClientCAFile)

@@ -15,6 +15,8 @@ type Proxyd struct {
 	Certificates []Certificate `toml:"certificates"`
 	Limits       Limits        `toml:"limits"`
 	SASL         SASL          `toml:"sasl"`
+	SMTP         SMTP          `toml:"smtp"`
+	LMTP         LMTP          `toml:"lmtp"`
 
 	PreLogin   Duration `toml:"pre_login"` // the whole time before login; 1m when zero
 	Connect    Duration `toml:"connect"`   // for connecting to a backend, TLS included; 5s when zero
@@ -29,10 +31,10 @@ func (k *checker) proxyd() {
 	k.needSecret()
 	k.admin("proxyd.admin", p.Admin)
 	k.certificate("proxyd.certificate", p.Certificate)
-	k.listeners("proxyd.listen", p.Listeners, p.Certificate, []string{"imap", "pop3", "submission", "smtp", "managesieve"})
+	k.listeners("proxyd.listen", p.Listeners, p.Certificate, []string{"imap", "pop3", "submission", "smtp", "lmtp", "managesieve"})
 	for i, l := range p.Listeners {
-		if l.Protocol == "smtp" && len(k.c.Cluster.Domains) == 0 {
-			k.bad(fmt.Sprintf("proxyd.listen[%d].protocol", i), "smtp needs cluster.domains: without local domains every recipient would be refused")
+		if l.Protocol == "smtp" || l.Protocol == "lmtp" {
+			k.inboundListener(fmt.Sprintf("proxyd.listen[%d]", i), l, p.LMTP)
 		}
 	}
 	for i, c := range p.Certificates {
@@ -40,6 +42,7 @@ func (k *checker) proxyd() {
 	}
 	k.limits("proxyd.limits", p.Limits)
 	k.sasl("proxyd.sasl", &k.c.Proxyd.SASL, p.Listeners)
+	k.inbound(p.SMTP, &k.c.Proxyd.LMTP)
 	k.dir("proxyd.spool_dir", p.SpoolDir)
 	k.authHTTP("proxyd.auth_http", &k.c.Proxyd.AuthHTTP)
 }

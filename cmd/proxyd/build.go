@@ -114,21 +114,39 @@ func routerOptions(c *conf.Config, loop *splice.Loop, log *zap.Logger) (router.O
 	}, err
 }
 
+// inbound makes SMTP for the world, and LMTP for the operator's own servers: the
+// bounds on strangers' connections are not for those.
+func inbound(c *conf.Config) (world, own router.Protocol, err error) {
+	in, from := c.Proxyd.SMTP, c.Proxyd.LMTP
+	both := smtp.Options{
+		Domains: c.Cluster.Domains, Resolve: directory.Resolve(c), MaxSize: c.Proxyd.MaxMessage,
+		MaxRecipients: in.MaxRecipients, Spool: spool.Options{Dir: c.Path(c.Proxyd.SpoolDir)},
+	}
+	strangers, deliverers := both, both
+	strangers.Pause, strangers.MaxMessages, strangers.MaxDomains = time.Duration(in.Pause), in.MaxMessages, in.MaxDomains
+	deliverers.Deliverers = smtp.Deliverers{Networks: conf.Networks(from.Networks), Name: from.Name, Secret: from.Secret.Value()}
+	if world, err = smtp.NewInbound(strangers); err == nil {
+		own, err = smtp.NewLMTP(deliverers)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("directory.resolve: %w", err)
+	}
+	return world, own, nil
+}
+
 // proxyProtocols makes the protocols by their names in the configuration.
 func proxyProtocols(c *conf.Config) (map[string]router.Protocol, error) {
-	inbound, err := smtp.NewInbound(smtp.Options{
-		Domains: c.Cluster.Domains, Resolve: directory.Resolve(c), MaxSize: c.Proxyd.MaxMessage,
-		Spool: spool.Options{Dir: c.Path(c.Proxyd.SpoolDir)},
-	})
+	world, own, err := inbound(c)
 	if err != nil {
-		return nil, fmt.Errorf("directory.resolve: %w", err)
+		return nil, err
 	}
 	return map[string]router.Protocol{
 		"managesieve": sieve.New(sieve.Options{}),
 		"imap":        imap.New(),
 		"pop3":        pop.New(),
 		"submission":  smtp.NewSubmission(smtp.Options{MaxSize: c.Proxyd.MaxMessage}),
-		"smtp":        inbound,
+		"smtp":        world,
+		"lmtp":        own,
 	}, nil
 }
 
