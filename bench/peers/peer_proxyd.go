@@ -44,6 +44,7 @@ ${backend_service} = "${stub}"
 [proxyd]
 hostname = "proxy.${domain}"
 ${certificate}
+${deliverers}
 
 [[proxyd.listen]]
 protocol = "${service}"
@@ -53,8 +54,10 @@ ${cleartext}
 `
 
 func startProxyd(b *bench, j job) (*running, error) {
-	words := map[string]string{"domain": load.Domain, "tls": "off", "backend_service": j.service, "certificate": "", "cleartext": ""}
-	if j.service != "lmtp" {
+	words := map[string]string{"domain": load.Domain, "tls": "off", "backend_service": j.service, "certificate": "", "cleartext": "", "deliverers": ""}
+	if j.service == "lmtp" {
+		words["deliverers"] = "[proxyd.lmtp]\nnetworks = [\"127.0.0.0/8\"]"
+	} else {
 		words["cleartext"] = "cleartext_login = true"
 	}
 	if j.tls {
