@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/conf"
+	"switchyard/lookup"
 	"switchyard/lookup/module"
 	"switchyard/lookup/nwauth"
 	"switchyard/lookup/nwauth/hash"
@@ -35,6 +36,8 @@ var (
 	_ tcpauth.Immediate = (*nwauth.DB)(nil)
 	_ tcpauth.Source    = (*nwauth.DB)(nil)
 	_ tcpauth.Feeder    = (*postgres.DB)(nil)
+	_ lookup.KeyHolder  = (*nwauth.DB)(nil)
+	_ lookup.KeyHolder  = (*postgres.DB)(nil)
 )
 
 // openStore opens the store that the configuration names. Only an embedded one
@@ -64,6 +67,7 @@ func openPostgres(ctx context.Context, c *conf.Config, log *zap.Logger) (*postgr
 	passwords := postgres.Passwords{
 		Hash:   func(password string) (string, error) { return hash.New(password, cost) },
 		Verify: hash.Verify,
+		Keys:   hash.Keys,
 	}
 	if c.Tcpauthd.UpgradeHashes {
 		passwords.Outdated = func(stored string) bool { return hash.Outdated(stored, cost) }

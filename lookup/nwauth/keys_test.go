@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"switchyard/lookup"
+	"switchyard/lookup/lookuptest"
 	"switchyard/lookup/nwauth/hash"
 )
 
@@ -50,4 +51,23 @@ func TestKeys(t *testing.T) {
 	if got, err := db.KeyMechanisms(t.Context()); err != nil || got != nil {
 		t.Errorf("mechanisms beside another hash: got %v, %v", got, err)
 	}
+}
+
+// TestKeysContract holds the database against what all key holders promise.
+func TestKeysContract(t *testing.T) {
+	lookuptest.RunKeys(t, lookuptest.KeyFixture{Open: func(t *testing.T, hashes map[string]string) lookup.KeyHolder {
+		db, err := Open(t.TempDir(), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { db.Close() })
+		for name, hash := range hashes {
+			_, st, err := Record{Name: name, Hash: hash}.state()
+			if err != nil {
+				t.Fatal(err)
+			}
+			db.table.Load().put(name, st)
+		}
+		return db
+	}})
 }

@@ -15,6 +15,7 @@ import (
 var (
 	_ lookup.Directory = (*DB)(nil)
 	_ lookup.Watcher   = (*DB)(nil)
+	_ lookup.KeyHolder = (*DB)(nil)
 )
 
 // TestPostgres runs everything against one server, each part in a database of
@@ -43,6 +44,7 @@ func TestPostgres(t *testing.T) {
 			{"search", testSearch, false},
 			{"passwords", testPasswords, false},
 			{"upgrade", testUpgrade, false},
+			{"keys", testKeys, false},
 			{"import", testImport, false},
 			{"import against changes", testImportRace, true},
 			{"two daemons", testTwoDaemons, false},

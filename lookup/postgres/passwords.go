@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 
+	"switchyard/lookup"
 	"switchyard/lookup/internal/netwin"
 )
 
@@ -23,6 +24,10 @@ type Passwords struct {
 	// Outdated reports whether a login whose password was right should have
 	// its hash replaced by a new one, in the background. Nil: none.
 	Outdated func(hash string) bool
+
+	// Keys reads SCRAM keys out of a hash of which each begins with its scheme
+	// in braces; ok is false for one that holds none. Nil: no hash holds any.
+	Keys func(hash string) (keys lookup.Keys, ok bool)
 }
 
 // maxPassword is the longest password in bytes; a longer one is never right.

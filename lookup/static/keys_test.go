@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"switchyard/lookup"
+	"switchyard/lookup/lookuptest"
+	"switchyard/lookup/nwauth/hash"
 	"switchyard/lookup/static"
 )
 
@@ -69,4 +71,19 @@ func TestKeyMechanisms(t *testing.T) {
 			t.Errorf("got %v, %v, want none", got, err)
 		}
 	}
+}
+
+// TestKeysContract holds the directory against what all key holders promise.
+func TestKeysContract(t *testing.T) {
+	lookuptest.RunKeys(t, lookuptest.KeyFixture{Open: func(t *testing.T, hashes map[string]string) lookup.KeyHolder {
+		var records []static.Record
+		for name, hash := range hashes {
+			records = append(records, static.Record{Account: lookup.Account{Name: name}, Hash: hash})
+		}
+		d, err := static.New(func(string, string) bool { return false }, static.Options{Records: records})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return static.WithKeys(d, hash.Keys)
+	}})
 }
