@@ -49,7 +49,7 @@ func (m *Machine) adopt(e Epoch) {
 	}
 	for i := range m.shards {
 		sh := &m.shards[i]
-		sh.next, sh.match, sh.acked, sh.sentAt, sh.toldCommit = sh.last+1, 0, false, m.now-m.cfg.Resend, 0
+		sh.next, sh.match, sh.acked, sh.sentAt, sh.toldCommit = m.shippable(sh)+1, 0, false, m.now-m.cfg.Resend, 0
 		sh.snapshot, sh.absorbing, sh.absorbed, sh.absorbedSeq = false, false, Pos{}, 0
 		sh.matched, sh.committed, sh.toldAck = 0, 0, 0
 		sh.floor = sh.last
@@ -251,7 +251,7 @@ func (m *Machine) observe(msg *Message) bool {
 		m.handled = nil
 		for i := range m.shards {
 			sh := &m.shards[i]
-			sh.match, sh.acked, sh.next, sh.snapshot, sh.absorbing = 0, false, sh.last+1, false, false
+			sh.match, sh.acked, sh.next, sh.snapshot, sh.absorbing = 0, false, m.shippable(sh)+1, false, false
 		}
 		m.join.prepared = false
 	}

@@ -90,6 +90,7 @@ func (m *Machine) synced(ev Synced) {
 	}
 	sh.synced = max(sh.synced, ev.Pos.Seq)
 	m.advance(ev.Shard)
+	m.pump(ev.Shard)
 	m.acknowledge(ev.Shard, false)
 }
 
@@ -132,11 +133,11 @@ func (m *Machine) pump(shard uint8) {
 	if late && (!sh.acked || sh.match < sh.last) {
 		sh.next = min(sh.next, max(sh.match+1, sh.trimmed+1))
 		if !sh.acked {
-			sh.next = sh.last + 1
+			sh.next = m.shippable(sh) + 1
 		}
 		m.records1(shard)
 	}
-	for sh.acked && sh.next <= min(sh.last, sh.match+m.cfg.Window) {
+	for sh.acked && sh.next <= min(m.shippable(sh), sh.match+m.cfg.Window) {
 		m.records1(shard)
 	}
 	if sh.acked && sh.commit > sh.toldCommit {
@@ -144,11 +145,23 @@ func (m *Machine) pump(shard uint8) {
 	}
 }
 
+// shippable is the newest record that may go to the other node. In an epoch of
+// both that is the newest there is: it must be durable on both to be
+// acknowledged, and the two syncs go on side by side. In an epoch of one the
+// other node's sync is waited for by nobody, and a record that it had and this
+// node lost in a crash would come back beside what was written in its place.
+func (m *Machine) shippable(sh *shard) uint64 {
+	if m.epoch.Alone() == m.cfg.Self {
+		return sh.synced
+	}
+	return sh.last
+}
+
 // records1 sends one message of records.
 func (m *Machine) records1(shard uint8) {
 	sh := &m.shards[shard]
 	r := Records{Shard: shard, Prev: sh.spans.pos(sh.next - 1), First: sh.next, End: sh.last, Commit: sh.commit,
-		Last: min(sh.last, sh.next+uint64(m.cfg.Batch)-1)}
+		Last: max(sh.next-1, min(m.shippable(sh), sh.next+uint64(m.cfg.Batch)-1))}
 	for seq := r.First; seq <= r.Last; seq++ {
 		e, _ := sh.spans.at(seq)
 		r.Epochs = append(r.Epochs, e)
