@@ -106,6 +106,10 @@ type op struct {
 	dice uint64
 }
 
+// inFlight is how many UIDs of a mailbox one node can have given without the
+// other's hearing of it.
+const inFlight = 64
+
 // plan makes a record of an op; ok is false when there is nothing to do.
 func (o *op) plan(a *merge.Account, side Node, epoch Epoch, now effect.Clock, guid backend.GUID) (r rec, ok bool) {
 	rng := rand.New(rand.NewPCG(o.dice, 7))
@@ -125,7 +129,7 @@ func (o *op) plan(a *merge.Account, side Node, epoch Epoch, now effect.Clock, gu
 		}
 		r.uid, r.jumped = b.UIDNext, b.JumpedIn
 		if side != Nobody && b.JumpedIn != uint64(epoch) {
-			r.uid, r.jumped = merge.Jump(b.UIDNext, int(side), 64), uint64(epoch)
+			r.uid, r.jumped = merge.Jump(b.UIDNext, int(side), inFlight), uint64(epoch)
 		}
 	case "flag", "expunge":
 		if len(uids) == 0 {

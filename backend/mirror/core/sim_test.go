@@ -475,7 +475,7 @@ func (n *simNode) absorb(shard uint8) {
 		if mine == nil {
 			mine = merge.New()
 		}
-		out, stats := merge.Accounts(mine, theirs[user])
+		out, stats := merge.Accounts(mine, theirs[user], merge.Blocks{Side: int(st.writer.Side), InFlight: inFlight})
 		n.w.happened["merge"]++
 		n.w.happened["renumbered"] += stats.Renumbered
 		n.w.happened["joined"] += stats.Joined

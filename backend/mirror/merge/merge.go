@@ -16,10 +16,19 @@ type Stats struct {
 	Duplicates int // deliveries that both nodes had taken
 }
 
+// Blocks say where the node that merges takes new UIDs from: a fresh block of its
+// side, 1 or 2, in each mailbox. The other node may have given up to InFlight
+// UIDs that its account does not show yet, and may show them after a crash.
+// Side 0 is for two that give no more: UIDs go on from UIDNEXT.
+type Blocks struct {
+	Side     int
+	InFlight uint64
+}
+
 // Accounts merges node A's account and node B's. Neither is changed, and the
 // result shares nothing with them.
-func Accounts(a, b *Account) (*Account, Stats) {
-	m := &merger{a: a, b: b, out: New(), moved: make(map[place]place), clashed: make(map[backend.GUID]place)}
+func Accounts(a, b *Account, by Blocks) (*Account, Stats) {
+	m := &merger{a: a, b: b, by: by, out: New(), moved: make(map[place]place), clashed: make(map[backend.GUID]place), fresh: make(map[backend.GUID]bool)}
 	m.gone()
 	for _, id := range sortedIDs(a.Boxes, b.Boxes) {
 		m.box(id)
@@ -39,6 +48,8 @@ type place struct {
 
 type merger struct {
 	a, b, out *Account
+	by        Blocks
+	fresh     map[backend.GUID]bool // mailboxes that give UIDs from a fresh block
 	moved     map[place]place
 	clashed   map[backend.GUID]place // where messages went that shared a UID
 	stats     Stats
@@ -212,9 +223,9 @@ func (m *merger) both(id backend.GUID, a, b *Box) *Box {
 	m.renumber(id, out, uids)
 	for _, msg := range clash {
 		msg.ModSeq, msg.Flags = seq(), maps.Clone(msg.Flags)
-		out.Messages[out.UIDNext] = msg
-		m.clashed[msg.GUID] = place{id, out.UIDNext}
-		out.UIDNext++
+		uid := m.give(id, out)
+		out.Messages[uid] = msg
+		m.clashed[msg.GUID] = place{id, uid}
 		m.stats.Renumbered++
 	}
 	return out
@@ -276,20 +287,30 @@ func (m *merger) renumber(id backend.GUID, out *Box, uids []backend.UID) {
 		if !ok {
 			continue
 		}
-		m.move(place{id, uid}, place{id, out.UIDNext}, out, out, msg)
+		m.move(place{id, uid}, id, out, out, msg)
 		m.stats.Renumbered++
 	}
 }
 
+// give takes a UID for a message that gets a new one.
+func (m *merger) give(id backend.GUID, b *Box) backend.UID {
+	if m.by.Side != 0 && !m.fresh[id] {
+		m.fresh[id] = true
+		b.UIDNext = Jump(b.UIDNext, m.by.Side, m.by.InFlight)
+	}
+	b.UIDNext++
+	return b.UIDNext - 1
+}
+
 // move puts a message elsewhere and leaves a tombstone.
-func (m *merger) move(from, to place, old, new *Box, msg Message) {
+func (m *merger) move(from place, into backend.GUID, old, new *Box, msg Message) {
+	to := place{into, m.give(into, new)}
 	delete(old.Messages, from.uid)
 	old.HighestModSeq++
 	old.Expunged[from.uid] = Tombstone{msg.GUID, old.HighestModSeq}
 	new.HighestModSeq++
 	msg.ModSeq = new.HighestModSeq
 	new.Messages[to.uid] = msg
-	new.UIDNext = to.uid + 1
 	m.moved[from] = to
 }
 
@@ -334,7 +355,7 @@ func (m *merger) names() {
 func (m *merger) join(from, to backend.GUID) {
 	old, into := m.out.Boxes[from], m.out.Boxes[to]
 	for _, uid := range old.UIDs() {
-		m.move(place{from, uid}, place{to, into.UIDNext}, old, into, old.Messages[uid])
+		m.move(place{from, uid}, to, old, into, old.Messages[uid])
 	}
 	g := m.out.Gone[from]
 	if g.Seen == nil {
