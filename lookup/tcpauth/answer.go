@@ -44,8 +44,12 @@ func (a *answer) run(ctx context.Context, r Request) {
 		})
 	case Search:
 		a.search(ctx, r)
+	case XKeys:
+		a.keys(ctx, r)
+	case XKeyMechs:
+		a.allMechanisms(ctx)
 	case Version:
-		a.reply(server.version())
+		a.reply(a.s.version())
 	case Help:
 		for _, text := range helpLines() {
 			a.reply(Reply{Data, text})
@@ -139,13 +143,19 @@ func (a *answer) search(ctx context.Context, r Request) {
 	a.reply(searchReply(found, total))
 }
 
+// What people read behind -ERR and -DEAD.
+const (
+	noSuchUser   = "no such user"
+	databaseAway = "user database unavailable"
+)
+
 // refuse is the one place where an error becomes a reply: a certain "no" is
 // -ERR, everything else -DEAD. What went wrong inside is not told.
 func (a *answer) refuse(err error) {
 	var refused *netwin.RefusedError
 	switch lookup.AnswerOf(err) {
 	case lookup.AnswerAbsent:
-		a.reply(Reply{Err, "no such user"})
+		a.reply(Reply{Err, noSuchUser})
 		return
 	case lookup.AnswerRejected:
 		a.reply(Reply{Err, "password wrong or not a valid user"})
@@ -156,7 +166,7 @@ func (a *answer) refuse(err error) {
 		return
 	}
 	a.s.server.opts.Logger.Warn("user database unavailable", zap.Error(err))
-	a.reply(Reply{Dead, "user database unavailable"})
+	a.reply(Reply{Dead, databaseAway})
 }
 
 // reply adds a line.

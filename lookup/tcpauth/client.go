@@ -81,8 +81,8 @@ func (o ClientOptions) withDefaults() ClientOptions {
 	return o
 }
 
-// Client asks tcpauth servers. It implements lookup.Directory, and it is safe
-// for concurrent use.
+// Client asks tcpauth servers. It implements lookup.Directory and
+// lookup.KeyHolder, and it is safe for concurrent use.
 //
 // The servers are asked in their order: the next one when one cannot be
 // reached, does not answer or says that it cannot answer now. A question is
@@ -99,6 +99,9 @@ var (
 	errClosed  = errors.New("client is closed")
 	errWaiting = errors.New("too many questions wait for a connection")
 	errAllAway = errors.New("no server can be asked now")
+
+	// errLacks: no server has the extension that a question needs.
+	errLacks = errors.New("the servers do not know the extension")
 )
 
 // NewClient makes a client of servers, host:port each, in the order of
@@ -193,6 +196,9 @@ type question struct {
 	again   bool // may be sent a second time
 	most    int  // lines that the answer may have
 
+	// needs says whether a server can be asked at all. Nil: any can.
+	needs func(extensions) bool
+
 	// read reads the answer, whose last line is OK or Err and the others
 	// Data. Its error is answered when it is a valid one; after any other the
 	// connection is closed.
@@ -207,8 +213,11 @@ type dead struct{ reason string }
 
 func (d dead) Error() string { return fmt.Sprintf("server says %s %q", Dead, d.reason) }
 
+// can reports whether a server with these extensions can be asked.
+func (q question) can(e extensions) bool { return q.needs == nil || q.needs(e) }
+
 // ask puts a question to the servers. Errors: what answered holds,
-// RefusedError for what cannot be carried, ErrUnavailable.
+// RefusedError for what cannot be carried, errLacks, ErrUnavailable.
 func (c *Client) ask(ctx context.Context, q question) error {
 	step := "ask tcpauth: " + string(q.request.Verb)
 	if c.closed.Load() {
@@ -224,9 +233,13 @@ func (c *Client) ask(ctx context.Context, q question) error {
 		sends = 2
 	}
 	last := errAllAway
+	lack := 0
 	for i, u := range c.servers {
 		if wait := u.away(); wait != nil {
 			last = wait
+			if u.lacks(q) {
+				lack++
+			}
 			continue
 		}
 		err := c.askServer(ctx, u, q, c.attempt(ctx, i), &sends)
@@ -240,10 +253,19 @@ func (c *Client) ask(ctx context.Context, q question) error {
 		case errors.As(err, &refused):
 			return err
 		}
+		if u.lacks(q) {
+			lack++
+		}
+		if errors.Is(err, errLacks) {
+			continue
+		}
 		last = fmt.Errorf("%s: %w", u.address, err)
 		if ctx.Err() != nil || sends == 0 || errors.Is(err, errWaiting) {
 			break
 		}
+	}
+	if lack == len(c.servers) {
+		return errLacks
 	}
 	return lookup.Unavailable(step, last)
 }
@@ -264,7 +286,7 @@ func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit t
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	which := otherLane
-	if q.request.Verb == Lookup {
+	if q.request.Verb == Lookup || q.request.Verb == XKeys {
 		which = lookupLane
 	}
 	for {
@@ -274,6 +296,9 @@ func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit t
 		}
 		if l == nil {
 			return c.askAlone(ctx, u, q, sends)
+		}
+		if !q.can(l.conn.ext) {
+			return errLacks
 		}
 		line, err := q.request.Line(l.conn.ext.encoded)
 		if err != nil {
@@ -350,6 +375,10 @@ func (c *Client) askAlone(ctx context.Context, u *upstream, q question, sends *i
 		conn, err := u.get(ctx)
 		if err != nil {
 			return u.failed(ctx, start, err)
+		}
+		if !q.can(conn.ext) {
+			u.keep(conn)
+			return errLacks
 		}
 		line, err := q.request.Line(conn.ext.encoded)
 		if err != nil {

@@ -45,6 +45,8 @@ func TestRequestBothWays(t *testing.T) {
 		"exit":                                    {Verb: Exit},
 		"auth open sesame":                        {Verb: Auth, Secret: "open sesame"},
 		"feed":                                    {Verb: Feed},
+		"xkeys anna@x.test SCRAM-SHA-256":         {Verb: XKeys, Name: anna, Mechanism: "SCRAM-SHA-256"},
+		"xkeymechs":                               {Verb: XKeyMechs},
 		"replicate":                               {Verb: Replicate},
 		"replicate 12-0123456789abcdef":           {Verb: Replicate, Mark: "12-0123456789abcdef"},
 	} {
@@ -108,6 +110,11 @@ func TestParseRequestRefuses(t *testing.T) {
 		"search a -max 99999999999999":    "take a number",
 		"search a -up 1":                  "search takes",
 		"version 2":                       "no argument",
+		"xkeys anna@x.test":               "xkeys takes",
+		"xkeys anna@x.test scram":         "xkeys takes",
+		"xkeys anna@x.test A B":           "xkeys takes",
+		"xkeys  SCRAM-SHA-1":              "user name is missing",
+		"xkeymechs all":                   "no argument",
 		"auth":                            "needs a secret",
 		"auth ":                           "needs a secret",
 	} {
@@ -143,6 +150,9 @@ func TestRequestThatCannotBeCarried(t *testing.T) {
 		"quote in a value":          {Request{Verb: Set, Name: anna, Labels: map[string]string{"a": `"`}}, true},
 		"newline in a value":        {Request{Verb: Set, Name: anna, Labels: map[string]string{"a": "\n"}}, true},
 		"space in a label":          {Request{Verb: Set, Name: anna, Labels: map[string]string{"a b": "c"}}, true},
+		"no mechanism":              {Request{Verb: XKeys, Name: anna}, true},
+		"newline in a mechanism":    {Request{Verb: XKeys, Name: anna, Mechanism: "A\nB"}, true},
+		"newline in a name of keys": {Request{Verb: XKeys, Name: "a\nb", Mechanism: "A"}, true},
 		"no pattern":                {Request{Verb: Search}, true},
 		"space in a pattern":        {Request{Verb: Search, Pattern: "a b"}, true},
 		"newline in a pattern":      {Request{Verb: Search, Pattern: "a\n"}, true},
@@ -253,7 +263,7 @@ func TestSearchAndVersionReplies(t *testing.T) {
 			t.Errorf("%q: got %d of %d, want unknown", text, found, total)
 		}
 	}
-	if ext := parseVersion(versionReply("1.0 beta", []string{extEncoded, extFeed}, []string{"behind=3", "two words"}).Text); !ext.encoded || !ext.feed || ext.tagged || ext.version != "switchyard unknown 1 encoded feed behind=3" {
+	if ext := parseVersion(versionReply("1.0 beta", []string{extEncoded, extFeed}, []string{"behind=3", "two words"}).Text); !ext.encoded || !ext.feed || ext.tagged || ext.scram || ext.version != "switchyard unknown 1 encoded feed behind=3" {
 		t.Errorf("got %+v", ext)
 	}
 	for _, text := range []string{"", "NWAuth 4.0g encoded", "switchyard", "switchyard 1", "switchyard 1.0 1 xencoded"} {
@@ -290,6 +300,7 @@ func FuzzRequest(f *testing.F) {
 	for _, line := range []string{
 		"lookup bob@test.com", "check bob@test.com bob 192.0.2.1", `set bob@test.com (NULL) quota="200" fwd=x`, "xset a@b %20 a=b",
 		"search bo* -from 1 -max 2", "xcheck a@b %41", "auth x", "del a", "HELP", "feed", "replicate 1-0123456789abcdef",
+		"xkeys a@b SCRAM-SHA-1", "xkeymechs",
 	} {
 		f.Add(line)
 	}
@@ -325,6 +336,7 @@ func FuzzRequestLine(f *testing.F) {
 			{Verb: Lookup, Name: name}, {Verb: Delete, Name: name}, {Verb: Check, Name: name, Password: &password},
 			{Verb: Set, Name: name, Password: &password, Labels: map[string]string{label: value}},
 			{Verb: Set, Name: name, Labels: map[string]string{label: value}}, {Verb: Search, Pattern: pattern, Max: 7},
+			{Verb: XKeys, Name: name, Mechanism: value},
 		} {
 			line, err := r.Line(encoded)
 			if err != nil {
@@ -333,7 +345,7 @@ func FuzzRequestLine(f *testing.F) {
 			if strings.ContainsAny(line, "\n\r\x00") {
 				t.Fatalf("%+v became %q", r, line)
 			}
-			if !encoded && strings.HasPrefix(line, "x") {
+			if !encoded && r.Verb != XKeys && strings.HasPrefix(line, "x") {
 				t.Fatalf("an old server gets %q", line)
 			}
 			got, err := ParseRequest(line)

@@ -54,6 +54,8 @@ func (c *conn) begin(ctx context.Context, config *tls.Config, secret string) err
 	// A server that does not know the command has no extensions.
 	if replies[0].Kind == OK {
 		c.ext = parseVersion(replies[0].Text)
+		// Nobody in between gives us keys of his own making.
+		c.ext.scram = c.ext.scram && (config != nil || c.wire.RemoteAddr().Addr().Unmap().IsLoopback())
 	}
 	return nil
 }

@@ -12,8 +12,9 @@
 //	S: -DEAD user database unavailable
 //
 // Servers of our own take any number of questions on one connection, tell of
-// changes (Client implements lookup.Watcher), and let replicas copy and follow
-// their database (Follow). Old clients and old servers never see any of it.
+// changes (Client implements lookup.Watcher), tell SCRAM keys to who may have
+// them (lookup.KeyHolder), and let replicas copy and follow their database
+// (Follow). Old clients and old servers never see any of it.
 //
 // PROTOCOL.md has the grammar, what its sources leave open, and our
 // extensions.

@@ -92,6 +92,31 @@ func serve(t *testing.T, db tcpauth.Database, secret string) string {
 	return l.Addr().String()
 }
 
+// TestKeysContract: the keys of an embedded database, over the wire.
+func TestKeysContract(t *testing.T) {
+	lookuptest.RunKeys(t, lookuptest.KeyFixture{Open: func(t *testing.T, hashes map[string]string) lookup.KeyHolder {
+		db, err := nwauth.Open(t.TempDir(), nwauth.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { db.Close() })
+		var text bytes.Buffer
+		for name, stored := range hashes {
+			fmt.Fprintf(&text, "%s:%s:\n", name, stored)
+		}
+		if _, err := db.Import(t.Context(), &text, nil); err != nil {
+			t.Fatal(err)
+		}
+		const secret = "open sesame"
+		c, err := tcpauth.NewClient([]string{serve(t, db, secret)}, tcpauth.ClientOptions{Secret: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}})
+}
+
 // cheap are the costs of a hash that make tests quick.
 var cheap = hash.Argon2{Memory: 64, Passes: 1, Threads: 1}
 

@@ -151,6 +151,7 @@ const (
 	extEncoded      = "encoded" // xcheck and xset
 	extTagged       = "tagged"  // many requests on one connection
 	extFeed         = "feed"    // a stream of changes
+	extSCRAM        = "scram"   // xkeys and xkeymechs, on this connection
 	protocolVersion = 1
 )
 
@@ -181,6 +182,7 @@ type extensions struct {
 	encoded bool
 	tagged  bool
 	feed    bool
+	scram   bool
 }
 
 func parseVersion(text string) extensions {
@@ -197,6 +199,8 @@ func parseVersion(text string) extensions {
 			ext.tagged = true
 		case extFeed:
 			ext.feed = true
+		case extSCRAM:
+			ext.scram = true
 		}
 	}
 	return ext

@@ -35,6 +35,11 @@ const (
 	XCheck  Verb = "xcheck"
 	XSet    Verb = "xset"
 
+	// XKeys asks for an account's SCRAM keys, XKeyMechs for the mechanisms that
+	// all accounts can use. They are ours.
+	XKeys     Verb = "xkeys"
+	XKeyMechs Verb = "xkeymechs"
+
 	// Feed and Replicate turn the connection into a stream. They are ours.
 	Feed      Verb = "feed"
 	Replicate Verb = "replicate"
@@ -44,7 +49,7 @@ const (
 // printed whole, since it may hold a password.
 type Request struct {
 	Verb     Verb
-	Name     string            // check, lookup, set, del: clean
+	Name     string            // check, lookup, set, del, xkeys: clean
 	Password *string           // check, set; nil for set: leave it
 	Client   netip.Addr        // check: where the login comes from; may be invalid
 	Labels   map[string]string // set
@@ -53,6 +58,8 @@ type Request struct {
 	Max      int               // search: zero means all
 	Secret   string            // auth
 	Mark     string            // replicate: what is there already; may be empty
+
+	Mechanism string // xkeys: without -PLUS
 }
 
 // String shows the verb and the name, and no secret.
@@ -69,7 +76,7 @@ func (r Request) Line(encoded bool) (string, error) {
 	b = append(b, r.Verb...)
 	var err error
 	switch r.Verb {
-	case Version, Help, Quit, Exit, Feed:
+	case Version, Help, Quit, Exit, Feed, XKeyMechs:
 	case Replicate:
 		if r.Mark != "" {
 			if _, err = netwin.ParseMark(r.Mark); err == nil {
@@ -78,6 +85,11 @@ func (r Request) Line(encoded bool) (string, error) {
 		}
 	case Lookup, Delete:
 		b, err = appendName(b, r.Name)
+	case XKeys:
+		if b, err = appendName(b, r.Name); err == nil && !isMechanism(r.Mechanism) {
+			err = errNoMechanism
+		}
+		b = append(append(b, ' '), r.Mechanism...)
 	case Check:
 		b, err = r.appendCheck(b, encoded)
 	case Set:
@@ -217,12 +229,14 @@ func ParseRequest(line string) (Request, error) {
 		if r.Mark = strings.Trim(rest, " "); r.Mark != "" {
 			_, err = netwin.ParseMark(r.Mark)
 		}
-	case Version, Help, Quit, Exit, Feed:
+	case Version, Help, Quit, Exit, Feed, XKeyMechs:
 		if strings.Trim(rest, " ") != "" {
 			err = netwin.Refuse("%s takes no argument", r.Verb)
 		}
 	case Lookup, Delete:
 		r.Name, err = parseName(strings.Trim(rest, " "))
+	case XKeys:
+		err = r.parseKeys(rest)
 	case Check, XCheck:
 		err = r.parseCheck(rest)
 	case Set, XSet:
@@ -247,6 +261,20 @@ func parseName(s string) (string, error) {
 		return "", netwin.Refuse("a user name is missing")
 	}
 	return lookup.CleanName(s, "")
+}
+
+var errNoMechanism = netwin.Refuse("xkeys takes user and mechanism, such as SCRAM-SHA-256")
+
+// parseKeys reads: user mechanism.
+func (r *Request) parseKeys(rest string) error {
+	name, mechanism, _ := strings.Cut(strings.TrimRight(rest, " "), " ")
+	if !isMechanism(mechanism) {
+		return errNoMechanism
+	}
+	r.Mechanism = mechanism
+	var err error
+	r.Name, err = parseName(name)
+	return err
 }
 
 // parsePassword reads a password. decode is for the commands with an x.

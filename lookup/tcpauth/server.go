@@ -22,7 +22,8 @@ import (
 
 // Database is what a server serves. Beside those of lookup.Directory, the
 // errors are RefusedError for what can never be done and lookup.ErrAbsent for
-// a user who does not exist; any other error means unavailable.
+// a user who does not exist; any other error means unavailable. Of one that is a
+// lookup.KeyHolder too, the keys are told to who may have them.
 type Database interface {
 	lookup.Directory
 
@@ -119,6 +120,8 @@ type Server struct {
 	feeder    Feeder
 	source    Source
 
+	mechanisms *mechanisms // nil: db holds no keys
+
 	inFlight    atomic.Int64 // tagged requests that wait for db
 	connections atomic.Int64
 	counts      [len(counted)]counts
@@ -153,6 +156,9 @@ func NewServer(db Database, opts ServerOptions) (*Server, error) {
 	s := &Server{db: db, opts: opts, secret: sha256.Sum256([]byte(opts.Secret))}
 	s.immediate, _ = db.(Immediate)
 	s.source, _ = db.(Source)
+	if holder, ok := db.(lookup.KeyHolder); ok {
+		s.mechanisms = newMechanisms(holder)
+	}
 	if w, ok := db.(lookup.Watcher); ok {
 		s.feeder = watched{w}
 	}

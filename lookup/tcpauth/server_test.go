@@ -340,9 +340,10 @@ func FuzzSession(f *testing.F) {
 	f.Add([]byte("auth x\r\nversion\r\nhelp\r\nsearch * -max 1\r\nxset a@b %20\r\ndel a@b\r\n"))
 	f.Add([]byte("\x00\xff\n\n\n"))
 	f.Add([]byte("#1 lookup anna@x.test\n#2 set a@b c\n#3 search *\n#2 check a@b c\n#\n#4 quit\n"))
+	f.Add([]byte("xkeys anna@example.test SCRAM-SHA-256\n#1 xkeymechs\n#2 xkeys a@b X\nversion\n"))
 	f.Add([]byte("lookup a@b\nfeed\nreplicate\n#1 feed\nquit\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		srv, err := NewServer(newMemory(), ServerOptions{Secret: "x"})
+		srv, err := NewServer(newKeyed(t), ServerOptions{Secret: "x"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,6 +30,7 @@ type session struct {
 	client     netip.AddrPort
 	trusted    bool // on this machine's own standard input
 	needSecret bool // nothing is answered until the secret is shown
+	shown      bool // there is a secret, and the client has shown it
 	badSecrets int
 	requests   int
 
@@ -282,23 +283,27 @@ func (s *session) auth(secret string) bool {
 		a.reply(Reply{Dead, "wrong secret"})
 		return s.badSecrets < maxBadSecrets
 	}
-	s.needSecret = false
+	s.needSecret, s.shown = false, s.server.opts.Secret != "" && !s.trusted
 	s.conn.SetDeadline(time.Time{})
 	a.reply(Reply{OK, ""})
 	return true
 }
 
-// version is the answer to the command.
-func (s *Server) version() Reply {
+// version is the answer to the command, on this connection.
+func (s *session) version() Reply {
+	server := s.server
 	ext := []string{extEncoded, extTagged}
-	if s.feeder != nil {
+	if server.feeder != nil {
 		ext = append(ext, extFeed)
 	}
-	var state []string
-	if s.opts.State != nil {
-		state = s.opts.State()
+	if s.tellsKeys() {
+		ext = append(ext, extSCRAM)
 	}
-	return versionReply(s.opts.Version, ext, state)
+	var state []string
+	if server.opts.State != nil {
+		state = server.opts.State()
+	}
+	return versionReply(server.opts.Version, ext, state)
 }
 
 // helpLines is the answer to help.

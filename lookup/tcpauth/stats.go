@@ -33,7 +33,7 @@ func (s *Server) Stats() ServerStats {
 }
 
 // counted are the verbs that are counted by themselves, behind the rest.
-var counted = [...]Verb{"", Lookup, Check, Set, Delete, Search}
+var counted = [...]Verb{"", Lookup, Check, Set, Delete, Search, XKeys}
 
 // counts are the answers to one verb.
 type counts struct{ ok, err, dead atomic.Uint64 }

@@ -40,9 +40,10 @@ type upstream struct {
 	mu       sync.Mutex
 	lanes    [laneCount]*lane
 	dialling [laneCount]*dialling
-	old      bool    // the server knows no tags
-	idle     []*conn // of a server without tags; the newest last
-	closed   bool    // nothing is kept any more
+	old      bool        // the server knows no tags
+	heard    *extensions // what the newest connection was told; nil: nothing yet
+	idle     []*conn     // of a server without tags; the newest last
+	closed   bool        // nothing is kept any more
 	answered time.Time
 	failures int // one after another
 	until    time.Time
@@ -57,6 +58,14 @@ func (u *upstream) away() error {
 		return nil
 	}
 	return fmt.Errorf("%s is left alone after %d failures: %w", u.address, u.failures, u.reason)
+}
+
+// lacks reports whether a question cannot be put to this server, as far as is
+// known.
+func (u *upstream) lacks(q question) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.heard != nil && !q.can(*u.heard)
 }
 
 // lane returns a connection that takes tags, nil for a server that does not
@@ -266,11 +275,12 @@ func (u *upstream) dial(ctx context.Context) (*conn, error) {
 		c.close()
 		return nil, err
 	}
+	u.mu.Lock()
+	u.heard = &c.ext
 	if c.ext.tagged {
 		// It may have been an older one before.
-		u.mu.Lock()
 		u.old = false
-		u.mu.Unlock()
 	}
+	u.mu.Unlock()
 	return c, nil
 }
