@@ -167,7 +167,7 @@ func (m *Machine) done(d Done) {
 // client of either node has seen.
 func (m *Machine) read(ev Read) {
 	sh := &m.shards[ev.Shard]
-	alone := m.member && m.epoch.Alone() == m.cfg.Self
+	alone := m.member && m.epoch.Alone() == m.cfg.Self && !m.join.asked
 	switch {
 	case !m.cfg.Fenced && sh.commit >= sh.floor && (m.member && m.epoch.Alone() != Nobody || !m.member && m.epoch != 0):
 		// On one node a client sees nothing go back; across both it may.

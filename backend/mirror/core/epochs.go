@@ -111,13 +111,15 @@ func (m *Machine) tick() {
 	}
 }
 
-// beat tells the other node that this one lives. Only in an epoch of both does it
-// promise anything: the other node's leave to read ends RefuseAfter the last
-// promise, and this node writes alone ClaimAfter it at the soonest.
+// beat tells the other node that this one lives. In an epoch of both, and when it
+// is ready for the next one to be, it promises: the other node's leave to read
+// ends RefuseAfter the last promise, and this node writes alone ClaimAfter it at
+// the soonest.
 func (m *Machine) beat() {
 	m.beatAt = m.now
 	b := Beat{Sent: m.now}
-	if m.member && m.epoch.Alone() == Nobody && m.peer.known {
+	ready := !m.member && m.epoch.Alone() == m.cfg.Self.Peer() && m.saved.Prepared == m.epoch.next(Nobody)
+	if m.peer.known && (m.member && m.epoch.Alone() == Nobody || ready) {
 		b.Echo, b.EchoBoot = m.peer.sent, m.peer.boot
 		m.echoedAt = max(m.echoedAt, m.peer.came)
 	}

@@ -5,7 +5,8 @@ package core
 // the shards that will be its own take no changes. When it has all, and has
 // promised to remember that it does, the arbiter is asked. An answer that does
 // not come is not a no: the arbiter may do it at any time later, so the node
-// stays as it is until it has replaced its question by another.
+// stays as it is until it has replaced its question by another. Until then it
+// reads on the other node's promise, as in an epoch of both.
 func (m *Machine) joinOn() {
 	if !m.member || m.epoch.Alone() != m.cfg.Self || m.granted != 0 {
 		return
@@ -41,6 +42,7 @@ func (m *Machine) joinOn() {
 			j.askedAt = m.now
 			m.send(Prepare{To: j.to})
 		}
+	case j.holding && m.cfg.Fenced && m.now >= m.peer.lease: // reads would stop
 	case j.holding && m.cfg.Fenced:
 		j.asked, j.askedAt = true, m.now
 		m.do(AskArbiter{From: m.epoch, To: j.to})
@@ -98,5 +100,6 @@ func (m *Machine) prepare(msg *Message, p Prepare) {
 	s := m.saved
 	s.Prepared = p.To
 	m.save(s)
+	m.beat()
 	m.send(Prepared(p))
 }

@@ -250,3 +250,61 @@ func TestALoneWriterShipsWhatItCannotLose(t *testing.T) {
 		})
 	}
 }
+
+// TestAQuestionEndsTheLeaveToReadAlone proves that a node which has asked for an
+// epoch of both reads only with the other node's promise from then on: the answer
+// may be lost, and the other node go alone after it. Seed 648 of the simulation
+// found a client that saw HIGHESTMODSEQ fall.
+func TestAQuestionEndsTheLeaveToReadAlone(t *testing.T) {
+	alone, both := MakeEpoch(5, NodeA), MakeEpoch(6, Nobody)
+	a := New(Config{Self: NodeA, Boot: 1, Shards: 2, Fenced: true}, 0, Saved{Prepared: alone}, make([]Log, 2))
+	at(a, 3*time.Second, ArbiterSays{alone})
+	from := func(now time.Duration, body any) []Action {
+		return at(a, now, Received{Message{From: NodeB, Boot: 1, Epoch: alone, Body: body}})
+	}
+	read := func(now time.Duration) Outcome {
+		answer, _ := find[Answer](at(a, now, Read{ID: 1, Shard: 0}))
+		return answer.Outcome
+	}
+	now := 3 * time.Second
+	from(now, Ack{Shard: 0})
+	from(now, Ack{Shard: 1})
+	at(a, now, Tick{})
+	if acts := from(now, Prepared{both}); a.State() != Joining {
+		t.Fatalf("state %v", a.State())
+	} else if _, asked := find[AskArbiter](acts); asked || read(now) != OK {
+		t.Fatalf("asked %v without a promise, or a read is %v before", asked, read(now))
+	}
+	from(now, Beat{Sent: 1, Echo: now, EchoBoot: 1})
+	if ask, _ := find[AskArbiter](at(a, now, Tick{})); ask != (AskArbiter{alone, both}) {
+		t.Fatalf("asked %+v", ask)
+	}
+	if got := read(now + 999*time.Millisecond); got != OK {
+		t.Errorf("within a second of the promise a read is %v", got)
+	}
+	if got := read(now + 1001*time.Millisecond); got != Busy {
+		t.Errorf("after a second without a promise a read is %v", got)
+	}
+}
+
+// TestThePreparedPromises proves that a node which is ready for an epoch of both
+// lets the other read on its promise, and counts its own patience from there.
+func TestThePreparedPromises(t *testing.T) {
+	alone, both := MakeEpoch(5, NodeA), MakeEpoch(6, Nobody)
+	b := New(Config{Self: NodeB, Boot: 1, Shards: 2, Fenced: true}, 0, Saved{}, make([]Log, 2))
+	from := func(now time.Duration, body any) []Action {
+		return at(b, now, Received{Message{From: NodeA, Boot: 1, Epoch: alone, Member: true, Body: body}})
+	}
+	from(time.Second, Beat{Sent: 7})
+	from(time.Second, Prepare{both})
+	s, _ := find[Send](from(time.Second, Prepare{both}))
+	if beat, _ := s.Message.Body.(Beat); beat.Echo != 7 || beat.EchoBoot != 1 {
+		t.Fatalf("the prepared node says %+v first", s.Message.Body)
+	}
+	at(b, 1500*time.Millisecond, ArbiterSays{both})
+	for now := 1500 * time.Millisecond; now < 3500*time.Millisecond; now += 50 * time.Millisecond {
+		if ask, asked := find[AskArbiter](at(b, now, Tick{})); asked && now < 3*time.Second && ask.From != ask.To {
+			t.Fatalf("%+v %v after a promise", ask, now-time.Second)
+		}
+	}
+}
