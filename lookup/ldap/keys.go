@@ -3,22 +3,24 @@ package ldap
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"switchyard/lookup"
 )
 
 // Keyed is a Directory that reads SCRAM keys out of the hashes of passwords. It
-// implements lookup.KeyHolder. The hashes must be readable (Options.Verify).
+// implements lookup.KeyHolder.
 type Keyed struct {
 	*Directory
 	read       func(hash string) (lookup.Keys, bool)
 	mechanisms []string
 }
 
-// WithKeys lets who speaks SCRAM have the keys. Nobody can walk a whole
-// directory to see what all entries have: the mechanisms are those for which the
-// operator says that every account has keys.
+// WithKeys lets who speaks SCRAM have the keys. read is for one hash; an entry may
+// have several. Nobody can walk through a whole directory to see what all entries
+// have: the mechanisms are those for which the operator says that every account
+// has keys. The hashes must be readable (Options.Verify).
 func WithKeys(d *Directory, read func(hash string) (lookup.Keys, bool), mechanisms []string) (*Keyed, error) {
 	if d.opts.Verify == nil {
 		return nil, errors.New("keys are read from password hashes: verify passwords by hash, not by bind")
@@ -26,16 +28,23 @@ func WithKeys(d *Directory, read func(hash string) (lookup.Keys, bool), mechanis
 	return &Keyed{d, read, slices.Clone(mechanisms)}, nil
 }
 
-// Keys implements lookup.KeyHolder.
+// Keys implements lookup.KeyHolder. As with Check, an account without a hash is
+// one to which nobody can log in only where a canary proves that hashes can be
+// read.
 func (k *Keyed) Keys(ctx context.Context, name, mechanism string) (lookup.Keys, error) {
 	_, entry, _, err := k.find(ctx, name, k.wantedWithHash)
-	switch {
-	case errors.Is(err, lookup.ErrUnavailable):
+	if err != nil {
 		return lookup.Keys{}, err
-	case err != nil, entry == nil:
+	}
+	hashes := k.hashes(entry)
+	if len(hashes) == 0 && k.opts.Canary == "" {
+		return lookup.Keys{}, lookup.Unavailable("read "+entry.DN, fmt.Errorf("%s is missing or may not be read", k.opts.Hash))
+	}
+	hashes = slices.DeleteFunc(hashes, func(hash string) bool { return hash[0] == '*' || hash[0] == '!' }) // as in shadow(5)
+	if len(hashes) == 0 {
 		return lookup.Keys{}, lookup.ErrAbsent
 	}
-	for _, hash := range k.hashes(entry) {
+	for _, hash := range hashes {
 		if keys, ok := k.read(hash); ok && keys.Mechanism == mechanism {
 			return keys, nil
 		}
@@ -44,4 +53,6 @@ func (k *Keyed) Keys(ctx context.Context, name, mechanism string) (lookup.Keys, 
 }
 
 // KeyMechanisms implements lookup.KeyHolder.
-func (k *Keyed) KeyMechanisms(context.Context) ([]string, error) { return k.mechanisms, nil }
+func (k *Keyed) KeyMechanisms(context.Context) ([]string, error) {
+	return slices.Clone(k.mechanisms), nil
+}
