@@ -68,10 +68,11 @@ type Tombstone struct {
 	ModSeq backend.ModSeq
 }
 
-// Gone is what is left of a mailbox: the UIDs that were seen in it, which are
-// dealt with, and where it went when it became part of another.
+// Gone is what is left of a mailbox: the messages that were seen in it, which are
+// dealt with, and where it went when it became part of another. The zero GUID
+// stands for whatever message had the UID.
 type Gone struct {
-	Seen map[backend.UID]bool
+	Seen map[backend.UID]backend.GUID
 	To   backend.GUID
 
 	// What a client may have seen last, should the mailbox live on.
@@ -120,8 +121,24 @@ func (b *Box) clone() *Box {
 	return &n
 }
 
+// saw reports whether a deletion had seen a message.
+func (g *Gone) saw(uid backend.UID, m Message) bool {
+	guid, ok := g.Seen[uid]
+	return ok && (guid == m.GUID || guid.IsZero())
+}
+
+// add counts more messages as dealt with.
+func (g *Gone) add(seen map[backend.UID]backend.GUID) {
+	for uid, guid := range seen {
+		if was, ok := g.Seen[uid]; ok && was != guid {
+			guid = backend.GUID{}
+		}
+		g.Seen[uid] = guid
+	}
+}
+
 // outlived reports whether a deletion that saw these UIDs is dealt with.
-func (b *Box) outlived(seen map[backend.UID]bool) bool {
+func (b *Box) outlived(seen map[backend.UID]backend.GUID) bool {
 	for uid := range seen {
 		if !b.Outlived[uid] {
 			return false
@@ -131,21 +148,23 @@ func (b *Box) outlived(seen map[backend.UID]bool) bool {
 }
 
 // outlive remembers a deletion that is dealt with.
-func (b *Box) outlive(seen map[backend.UID]bool) {
+func (b *Box) outlive(seen map[backend.UID]backend.GUID) {
 	if b.Outlived == nil {
 		b.Outlived = make(map[backend.UID]bool, len(seen))
 	}
-	maps.Copy(b.Outlived, seen)
+	for uid := range seen {
+		b.Outlived[uid] = true
+	}
 }
 
-// seen returns the UIDs that were ever in the mailbox.
-func (b *Box) seen() map[backend.UID]bool {
-	s := make(map[backend.UID]bool, len(b.Messages)+len(b.Expunged))
-	for uid := range b.Messages {
-		s[uid] = true
+// seen returns the messages that were ever in the mailbox.
+func (b *Box) seen() map[backend.UID]backend.GUID {
+	s := make(map[backend.UID]backend.GUID, len(b.Messages)+len(b.Expunged))
+	for uid, m := range b.Messages {
+		s[uid] = m.GUID
 	}
-	for uid := range b.Expunged {
-		s[uid] = true
+	for uid, t := range b.Expunged {
+		s[uid] = t.GUID
 	}
 	return s
 }

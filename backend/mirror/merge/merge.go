@@ -69,13 +69,13 @@ func sortedIDs[V any](list ...map[backend.GUID]V) []backend.GUID {
 func (m *merger) gone() {
 	for _, id := range sortedIDs(m.a.Gone, m.b.Gone) {
 		ga, gb := m.a.Gone[id], m.b.Gone[id]
-		g := Gone{Seen: make(map[backend.UID]bool), To: ga.To,
+		g := Gone{Seen: make(map[backend.UID]backend.GUID), To: ga.To,
 			UIDNext: max(ga.UIDNext, gb.UIDNext), HighestModSeq: max(ga.HighestModSeq, gb.HighestModSeq)}
 		if bytes.Compare(gb.To[:], ga.To[:]) > 0 {
 			g.To = gb.To
 		}
-		maps.Copy(g.Seen, ga.Seen)
-		maps.Copy(g.Seen, gb.Seen)
+		g.add(ga.Seen)
+		g.add(gb.Seen)
 		m.out.Gone[id] = g
 	}
 }
@@ -105,14 +105,14 @@ func (m *merger) box(id backend.GUID) {
 	left := one.clone()
 	left.Exposed, left.JumpedIn = false, 0
 	for _, uid := range one.UIDs() {
-		if g.Seen[uid] {
+		if g.saw(uid, left.Messages[uid]) {
 			left.HighestModSeq++
 			left.Expunged[uid] = Tombstone{left.Messages[uid].GUID, left.HighestModSeq}
 			delete(left.Messages, uid)
 		}
 	}
 	deleter := maps.Clone(g.Seen)
-	maps.Copy(g.Seen, one.seen())
+	g.add(one.seen())
 	switch {
 	case len(left.Messages) == 0:
 	case g.To != backend.GUID{}:
@@ -124,7 +124,7 @@ func (m *merger) box(id backend.GUID) {
 			if _, ok := left.Messages[uid]; !ok {
 				if _, ok := left.Expunged[uid]; !ok {
 					left.HighestModSeq++
-					left.Expunged[uid] = Tombstone{ModSeq: left.HighestModSeq}
+					left.Expunged[uid] = Tombstone{g.Seen[uid], left.HighestModSeq}
 					left.UIDNext = max(left.UIDNext, uid+1)
 				}
 			}
@@ -166,8 +166,9 @@ func (m *merger) both(id backend.GUID, a, b *Box) *Box {
 	out.Name, out.NameTime = laterName(a, b)
 	out.UIDNext, out.HighestModSeq = max(a.UIDNext, b.UIDNext), max(a.HighestModSeq, b.HighestModSeq)
 	if a.Outlived != nil || b.Outlived != nil {
-		out.outlive(a.Outlived)
-		out.outlive(b.Outlived)
+		out.Outlived = make(map[backend.UID]bool, len(a.Outlived)+len(b.Outlived))
+		maps.Copy(out.Outlived, a.Outlived)
+		maps.Copy(out.Outlived, b.Outlived)
 	}
 	seq := func() backend.ModSeq { out.HighestModSeq++; return out.HighestModSeq }
 
@@ -359,9 +360,9 @@ func (m *merger) join(from, to backend.GUID) {
 	}
 	g := m.out.Gone[from]
 	if g.Seen == nil {
-		g.Seen = make(map[backend.UID]bool)
+		g.Seen = make(map[backend.UID]backend.GUID)
 	}
-	maps.Copy(g.Seen, old.seen())
+	g.add(old.seen())
 	g.To, g.UIDNext, g.HighestModSeq = to, max(g.UIDNext, old.UIDNext), max(g.HighestModSeq, old.HighestModSeq)
 	m.out.Gone[from] = g
 	delete(m.out.Boxes, from)

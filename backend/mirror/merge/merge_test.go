@@ -328,3 +328,35 @@ func TestOneUIDForTwo(t *testing.T) {
 		}
 	}
 }
+
+// TestADeletionTakesWhatItSaw proves that the deletion of a mailbox takes messages,
+// not numbers: one that the deleter knew nothing of lives on, though it was given
+// a UID that the deleter had given, too. Seed 2903 of the simulation lost it.
+func TestADeletionTakesWhatItSaw(t *testing.T) {
+	id, old, mine, theirs := backend.GUID{1}, backend.GUID{2}, backend.GUID{3}, backend.GUID{4}
+	base := New()
+	base.Boxes[id] = NewBox("a", 1, 1)
+	a, b := base.Clone(), base.Clone()
+	for half, second := range map[*Account]backend.GUID{a: mine, b: theirs} {
+		box := half.Boxes[id]
+		box.Messages[1], box.Messages[2] = Message{GUID: old, ModSeq: 2}, Message{GUID: second, ModSeq: 2}
+		box.UIDNext, box.HighestModSeq = 3, 2
+	}
+	b.Delete(id)
+	by := Blocks{Side: 1}
+	m, _ := Accounts(a, b, by)
+	box := m.Boxes[id]
+	if box == nil || len(box.Messages) != 1 {
+		t.Fatalf("left is\n%v", dump(m))
+	}
+	for uid, msg := range box.Messages {
+		if msg.GUID != mine || uid < 3 {
+			t.Errorf("%s lives on as %d", msg.GUID, uid)
+		}
+	}
+	for _, half := range []*Account{a, b} {
+		if again, _ := Accounts(m, half, by); !reflect.DeepEqual(bare(m), bare(again)) {
+			t.Fatalf("merged again it differs:\n%v\n%v", dump(m), dump(again))
+		}
+	}
+}
