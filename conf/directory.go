@@ -65,12 +65,13 @@ type DirectoryLDAP struct {
 	Certificate  Certificate    `toml:"certificate"` // shown to the servers
 	Verify       string         `toml:"verify"`      // bind (when empty): as the user; hash: read attributes.hash
 	Base         string         `toml:"base"`
-	Filter       string         `toml:"filter"`       // with {name} for the account's name
-	Canary       string         `toml:"canary"`       // an account that always exists: a server that does not show it is not believed
-	Timeout      Duration       `toml:"timeout"`      // of a search; 3s when zero
-	DialTimeout  Duration       `toml:"dial_timeout"` // 3s when zero
-	BindTimeout  Duration       `toml:"bind_timeout"` // 5s when zero
-	Hashers      int            `toml:"hashers"`      // with verify = "hash": passwords verified at the same time; one for each processor when zero
+	Filter       string         `toml:"filter"`           // with {name} for the account's name
+	Canary       string         `toml:"canary"`           // an account that always exists: a server that does not show it is not believed
+	Timeout      Duration       `toml:"timeout"`          // of a search; 3s when zero
+	DialTimeout  Duration       `toml:"dial_timeout"`     // 3s when zero
+	BindTimeout  Duration       `toml:"bind_timeout"`     // 5s when zero
+	SCRAM        []string       `toml:"scram_mechanisms"` // with verify = "hash": those of which every account's hash holds the keys: SCRAM-SHA-256, SCRAM-SHA-1
+	Hashers      int            `toml:"hashers"`          // with verify = "hash": passwords verified at the same time; one for each processor when zero
 	Attributes   LDAPAttributes `toml:"attributes"`
 }
 
@@ -205,6 +206,16 @@ func (k *checker) ldap(key string, l *DirectoryLDAP) {
 	k.notNegative(key+".hashers", l.Hashers)
 	if l.Hashers > 0 && l.Verify != "hash" {
 		k.bad(key+".hashers", "has no meaning without verify = \"hash\": with a bind the LDAP server does the work")
+	}
+	for i, m := range l.SCRAM {
+		mechanism := fmt.Sprintf("%s.scram_mechanisms[%d]", key, i)
+		if m == "" {
+			k.bad(mechanism, "is empty; name SCRAM-SHA-256 or SCRAM-SHA-1")
+		}
+		k.oneOf(mechanism, m, "SCRAM-SHA-256", "SCRAM-SHA-1")
+	}
+	if len(l.SCRAM) > 0 && l.Verify != "hash" {
+		k.bad(key+".scram_mechanisms", "needs verify = \"hash\": the keys are in the hashes, which a bind does not show")
 	}
 	k.need(key+".base", l.Base != "", "the DN below which accounts are searched")
 	if l.Filter != "" && !strings.Contains(l.Filter, "{name}") {

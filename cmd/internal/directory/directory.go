@@ -12,6 +12,7 @@ import (
 	"switchyard/lookup"
 	"switchyard/lookup/ldap"
 	"switchyard/lookup/nwauth"
+	"switchyard/lookup/nwauth/hash"
 	"switchyard/lookup/resolve"
 	"switchyard/lookup/stack"
 	"switchyard/lookup/static"
@@ -144,7 +145,16 @@ func openLDAP(c *conf.Config, d conf.DirectoryLDAP, log *zap.Logger) (Directory,
 			return nil, err
 		}
 	}
-	return ldap.New(d.URLs, d.Base, o)
+	directory, err := ldap.New(d.URLs, d.Base, o)
+	if err != nil || len(d.SCRAM) == 0 {
+		return directory, err
+	}
+	keyed, err := ldap.WithKeys(directory, hash.Keys, d.SCRAM)
+	if err != nil {
+		directory.Close()
+		return nil, err
+	}
+	return keyed, nil
 }
 
 // Resolve translates [directory.resolve], the same for proxies and backends.
@@ -162,7 +172,7 @@ func Resolve(c *conf.Config) resolve.Options {
 }
 
 // file is a directory read from a file once.
-type file struct{ *static.Directory }
+type file struct{ *static.Keyed }
 
 func (file) Close() error { return nil }
 
@@ -188,7 +198,7 @@ func openFile(path string) (Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read accounts from %s: %w", path, err)
 	}
-	return file{d}, nil
+	return file{static.WithKeys(d, hash.Keys)}, nil
 }
 
 func or(a, b string) string {
