@@ -193,12 +193,7 @@ func (r *Recipient) wantsFailure() bool {
 	if len(r.Notify) == 0 {
 		return true
 	}
-	for _, n := range r.Notify {
-		if strings.EqualFold(n, "FAILURE") {
-			return true
-		}
-	}
-	return false
+	return r.wants("FAILURE")
 }
 
 // deliver makes one attempt. The answers are in the order of the recipients.

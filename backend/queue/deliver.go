@@ -45,28 +45,39 @@ func (e *RejectedError) Error() string { return "refused by the recipient: " + e
 // of the next one at its own home. The sender of the envelope stays who it is.
 // A message that comes to an account a second time by way of its own forward is
 // kept there and goes no further.
+//
+// A sender who asked to hear of success (NOTIFY) gets a report once the message is
+// in the mailbox (RFC 3461 §5.2.3), where mail to the sender can leave at all. If it
+// only goes on, the wish goes on with it.
 func (q *Queue) Deliver(ctx context.Context, m Mailbox, env Envelope, head string, body io.ReaderAt, size int64) (backend.Delivered, error) {
 	d, err := NewDelivery(env.From, m.Address, head, body, size, env.Trace)
 	if err != nil {
 		return backend.Delivered{}, err
 	}
 	onward, only := forwards(m.Account)
+	been := false
 	if len(onward) > 0 {
-		been, err := beenHere(body, size, m.Account.Name)
-		if err != nil {
-			return backend.Delivered{}, err
-		}
-		if been {
-			q.o.Logger.Info("message came back by its own forward, it is kept", zap.String("user", m.Account.Name), zap.String("from", env.From))
-			only = false
-		} else if err := q.forward(ctx, m, onward, d.ID, env, head, body, size); err != nil {
+		if been, err = beenHere(body, size, m.Account.Name); err != nil {
 			return backend.Delivered{}, err
 		}
 	}
 	switch {
-	case only:
-		return backend.Delivered{}, nil
-	case q.o.Filter != nil:
+	case been:
+		q.o.Logger.Info("message came back by its own forward, it is kept", zap.String("user", m.Account.Name), zap.String("from", env.From))
+	case len(onward) > 0:
+		if err := q.forward(ctx, m, onward, !only, d.ID, env, head, body, size); err != nil || only {
+			return backend.Delivered{}, err
+		}
+	}
+	if q.reportsSuccess(m.To, env) {
+		return q.keepAndReport(ctx, m, d, env, body, size)
+	}
+	return q.keep(ctx, m, d, env)
+}
+
+// keep puts a message into the mailbox.
+func (q *Queue) keep(ctx context.Context, m Mailbox, d backend.Delivery, env Envelope) (backend.Delivered, error) {
+	if q.o.Filter != nil {
 		return q.o.Filter.Deliver(ctx, m.User, d, env.From, m.Address)
 	}
 	return m.User.Deliver(ctx, d)
@@ -101,13 +112,18 @@ func forwards(a lookup.Account) (onward []string, only bool) {
 }
 
 // forward puts the message into the queue for an account's forwards. What the
-// sender wants to hear of it goes along (RFC 3461 §5.2.7.1).
-func (q *Queue) forward(ctx context.Context, m Mailbox, onward []string, delivery [32]byte, env Envelope, head string, body io.ReaderAt, size int64) error {
+// sender wants to hear of it goes along, but for the success of one who has the
+// message already.
+func (q *Queue) forward(ctx context.Context, m Mailbox, onward []string, kept bool, delivery [32]byte, env Envelope, head string, body io.ReaderAt, size int64) error {
 	front := []byte(head + deliveredTo + ": " + m.Account.Name + "\r\n")
 	on := env
 	on.To, on.Trace = nil, int64(len(front))+env.Trace
-	for _, address := range onward {
-		on.To = append(on.To, m.To.onward(address, m.Account.Name))
+	for i, address := range onward {
+		to := m.To.onward(address, m.Account.Name)
+		if kept || i > 0 {
+			to = to.withoutSuccess()
+		}
+		on.To = append(on.To, to)
 	}
 	_, err := q.AcceptOnce(ctx, derived(delivery, "forward of "+m.Account.Name), on, &prefixed{front, body}, int64(len(front))+size)
 	return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"switchyard/backend"
 
@@ -29,11 +30,14 @@ func (q *Queue) report(ctx context.Context, e *entry, failed []*Recipient) error
 	if err != nil {
 		return err
 	}
-	text, err := q.dsn(e, failed, kind, returned)
+	text, err := q.dsn(notice{
+		env: e.Envelope, about: failed, created: e.Created, when: failed[0].Last, kind: kind, returned: returned,
+		unique: fmt.Sprintf("%s.%d.%d", FormatID(e.id), failed[0].Report, e.Created.UnixNano()),
+	})
 	if err != nil {
 		return err
 	}
-	env := Envelope{To: []To{{Address: e.Envelope.From, Notify: []string{"NEVER"}}}, UTF8: e.Envelope.UTF8, Session: e.Envelope.Session}
+	env := e.Envelope.answer()
 	// A full queue must not keep an entry from ending: reports are few, and
 	// each makes room for another.
 	made := newEntry(env, failed[0].Last, q.laneOf)
@@ -49,17 +53,36 @@ func (q *Queue) report(ctx context.Context, e *entry, failed []*Recipient) error
 	return nil
 }
 
+// answer is the envelope of a report about a message: it causes no reports itself.
+func (e Envelope) answer() Envelope {
+	return Envelope{To: []To{{Address: e.From, Notify: []string{"NEVER"}}}, UTF8: e.UTF8, Session: e.Session}
+}
+
+// notice is what a notification says.
+type notice struct {
+	env     Envelope // of the message
+	success bool     // the recipients have it; else they have failed
+	about   []*Recipient
+	created time.Time // when the message came
+	when    time.Time // of the notification
+	unique  string    // its name
+
+	kind, returned string // what of the message it gives back
+}
+
 // dsn writes the notification.
-func (q *Queue) dsn(e *entry, failed []*Recipient, kind, returned string) ([]byte, error) {
-	when := failed[0].Last
-	unique := fmt.Sprintf("%s.%d.%d", FormatID(e.id), failed[0].Report, e.Created.UnixNano())
+func (q *Queue) dsn(n notice) ([]byte, error) {
 	var h mail.Header
-	h.SetContentType("multipart/report", map[string]string{"report-type": "delivery-status", "boundary": "report-" + unique})
+	h.SetContentType("multipart/report", map[string]string{"report-type": "delivery-status", "boundary": "report-" + n.unique})
 	h.SetAddressList("From", []*mail.Address{{Name: "Mail Delivery System", Address: "mailer-daemon@" + q.o.Hostname}})
-	h.Set("To", "<"+e.Envelope.From+">")
-	h.SetDate(when)
-	h.SetMessageID("dsn." + unique + "@" + q.o.Hostname)
-	h.SetSubject("Undelivered mail returned to sender")
+	h.Set("To", "<"+n.env.From+">")
+	h.SetDate(n.when)
+	h.SetMessageID("dsn." + n.unique + "@" + q.o.Hostname)
+	subject := "Undelivered mail returned to sender"
+	if n.success {
+		subject = "Your mail was delivered"
+	}
+	h.SetSubject(subject)
 	h.Set("Auto-Submitted", "auto-replied") // RFC 3834 §5
 
 	var out bytes.Buffer
@@ -67,13 +90,13 @@ func (q *Queue) dsn(e *entry, failed []*Recipient, kind, returned string) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	if err := part(w, "text/plain", explanation(q.o.Hostname, e, failed)); err != nil {
+	if err := part(w, "text/plain", n.explanation(q.o.Hostname)); err != nil {
 		return nil, err
 	}
-	if err := part(w, "message/delivery-status", status(q.o.Hostname, e, failed)); err != nil {
+	if err := part(w, "message/delivery-status", n.status(q.o.Hostname)); err != nil {
 		return nil, err
 	}
-	if err := part(w, kind, returned); err != nil {
+	if err := part(w, n.kind, n.returned); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {
@@ -104,30 +127,38 @@ func part(w *message.Writer, kind, text string) error {
 }
 
 // explanation is the part for people.
-func explanation(host string, e *entry, failed []*Recipient) string {
+func (n *notice) explanation(host string) string {
+	became, last := "could not be", "It will not be tried again. The message, or its header, is below."
+	if n.success {
+		became, last = "was", "You asked to be told. The header of the message is below."
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "This is the mail system at %s.\r\n\r\nYour message of %s could not be delivered to:\r\n\r\n",
-		host, e.Created.Format("2 January 2006 15:04 MST"))
-	for _, r := range failed {
+	fmt.Fprintf(&b, "This is the mail system at %s.\r\n\r\nYour message of %s %s delivered to:\r\n\r\n",
+		host, n.created.Format("2 January 2006 15:04 MST"), became)
+	for _, r := range n.about {
 		fmt.Fprintf(&b, "  %s\r\n    %s\r\n", r.Address, r.Reply)
 	}
-	b.WriteString("\r\nIt will not be tried again. The message, or its header, is below.\r\n")
+	b.WriteString("\r\n" + last + "\r\n")
 	return b.String()
 }
 
 // status is the part for programs (RFC 3464 §2).
-func status(host string, e *entry, failed []*Recipient) string {
-	var b strings.Builder
-	if e.Envelope.ID != "" {
-		fmt.Fprintf(&b, "Original-Envelope-Id: %s\r\n", OneLine(e.Envelope.ID))
+func (n *notice) status(host string) string {
+	action := "failed"
+	if n.success {
+		action = "delivered"
 	}
-	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\nArrival-Date: %s\r\n", host, e.Created.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
-	for _, r := range failed {
+	var b strings.Builder
+	if n.env.ID != "" {
+		fmt.Fprintf(&b, "Original-Envelope-Id: %s\r\n", OneLine(n.env.ID))
+	}
+	fmt.Fprintf(&b, "Reporting-MTA: dns; %s\r\nArrival-Date: %s\r\n", host, n.created.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
+	for _, r := range n.about {
 		b.WriteString("\r\n")
 		if r.Original != "" {
 			fmt.Fprintf(&b, "Original-Recipient: %s\r\n", OneLine(r.Original))
 		}
-		fmt.Fprintf(&b, "Final-Recipient: %s; %s\r\nAction: failed\r\nStatus: %s\r\n", addressType(r.Address), r.Address, enhanced(r.Reply))
+		fmt.Fprintf(&b, "Final-Recipient: %s; %s\r\nAction: %s\r\nStatus: %s\r\n", addressType(r.Address), r.Address, action, enhanced(r.Reply))
 		if r.Server != "" {
 			fmt.Fprintf(&b, "Remote-MTA: dns; %s\r\n", r.Server)
 		}

@@ -166,11 +166,13 @@ func (e *entry) next() (when [laneCount]time.Time, any [laneCount]bool) {
 // returns their lanes. The caller holds mu; recipients change their places in
 // memory.
 func (e *entry) replace(old To, by []string, now time.Time, lane func(address string) Lane) (lanes []Lane) {
+	to := old
 	for _, address := range by {
 		if slices.ContainsFunc(e.Recipients, func(r Recipient) bool { return strings.EqualFold(r.Address, address) }) {
 			continue
 		}
-		r := Recipient{To: old.onward(address, old.Address), Lane: lane(address), Next: now}
+		r := Recipient{To: to.onward(address, old.Address), Lane: lane(address), Next: now}
+		to = old.withoutSuccess()
 		e.Recipients, lanes = append(e.Recipients, r), append(lanes, r.Lane)
 	}
 	return lanes

@@ -13,7 +13,8 @@
 //
 // A recipient that cannot be served now is tried again by the schedule, until
 // it is too old; one that is refused, or too old, is reported to the sender
-// (RFC 3464), except to the null sender, so that reports cause no reports.
+// (RFC 3464), except to the null sender, so that reports cause no reports. A
+// delivery into a mailbox of this node is reported to a sender who asked for that.
 //
 // What it promises: an entry goes only when every recipient has a final answer
 // and each report that is due is an entry of its own. A crash between a
@@ -198,6 +199,11 @@ func (q *Queue) AcceptOnce(ctx context.Context, delivery [32]byte, env Envelope,
 	if err := q.reserve(); err != nil {
 		return 0, err
 	}
+	return q.add(ctx, delivery, env, body, size)
+}
+
+// add is AcceptOnce with a place that is reserved; it is used up.
+func (q *Queue) add(ctx context.Context, delivery [32]byte, env Envelope, body io.ReaderAt, size int64) (id uint64, err error) {
 	e := newEntry(env, time.Now(), q.laneOf)
 	id, added, err := q.store.QueueAddOnce(ctx, delivery, e.encode(), body, size)
 	q.mu.Lock()
@@ -224,6 +230,13 @@ func (q *Queue) reserve() error {
 	}
 	q.adding++
 	return nil
+}
+
+// release gives a reserved place back.
+func (q *Queue) release() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.adding--
 }
 
 // laneOf says how a recipient is served at first.

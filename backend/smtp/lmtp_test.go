@@ -138,6 +138,40 @@ func TestRepeated(t *testing.T) {
 	}
 }
 
+// TestSuccess: a sender who asks for it hears that the message is in the mailbox, and
+// hears it once, though the proxies bring the message twice.
+func TestSuccess(t *testing.T) {
+	n := newNode(t, settings{})
+	for i := range 2 {
+		c := n.secured(n.lmtp.ServeTLS)
+		c.run(proxyLogin + `
+			C: MAIL FROM:<anna@here.test> RET=FULL ENVID=e1
+			S: 250 *
+			C: RCPT TO:<ben@here.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b@far.test
+			S: 250 *
+			C: DATA
+			S: 354 *
+			C: Message-ID: <1@here.test>
+			C:
+			C: body
+			C: .
+			S: 250 2.1.5 delivered` + []string{"", " before"}[i])
+	}
+	eventually(t, "the queue is empty", func() bool { return n.queue.Len() == 0 })
+	if got := n.inbox("ben"); len(got) != 1 {
+		t.Errorf("ben has %d messages", len(got))
+	}
+	reports := n.inbox("anna")
+	if len(reports) != 1 {
+		t.Fatalf("anna has %d reports, want 1", len(reports))
+	}
+	for _, want := range []string{"Return-Path: <>\r\n", "\r\nOriginal-Envelope-Id: e1\r\n", "\r\nOriginal-Recipient: rfc822;b@far.test\r\nFinal-Recipient: rfc822; ben@here.test\r\nAction: delivered\r\nStatus: 2.1.5\r\n"} {
+		if !strings.Contains(reports[0], want) {
+			t.Errorf("%q is not in %s", want, reports[0])
+		}
+	}
+}
+
 // TestRecipients: no, elsewhere and not now at RCPT.
 func TestRecipients(t *testing.T) {
 	n := newNode(t, settings{})

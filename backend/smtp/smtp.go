@@ -17,6 +17,7 @@
 //   - LMTP refuses for good only at RCPT. Behind the message there is only 250
 //     or 4xx, so that no report has to be written for what was accepted, and a
 //     sender that repeats the message is recognised by its delivery id.
+//   - A sender who asks for it (NOTIFY=SUCCESS) hears that the message is there.
 //   - LMTP takes nothing from anybody but a proxy that proved it is one.
 //   - A submitted message is in the node's queue, on disk, when it is answered
 //     250, and from there it reaches its recipients or comes back.

@@ -198,6 +198,9 @@ func (in ownSession) Rcpt(ctx context.Context, to smtpd.Path, p smtpd.RcptParams
 	if p.Generation > 0 {
 		in.s.note("generation of " + to.String())
 	}
+	if p.Notify != "" {
+		in.s.note(to.String() + " NOTIFY=" + p.Notify)
+	}
 	return in.storeSession.Rcpt(ctx, to, p)
 }
 

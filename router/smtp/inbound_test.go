@@ -86,7 +86,7 @@ func TestInbound(t *testing.T) {
 	if got1[1].from != "" || got1[1].body != "second\r\n" || b1.calls() != 1 {
 		t.Errorf("got %q by %d connections", got1[1], b1.calls())
 	}
-	if got := b1.heard(); got != "from 127.0.0.1 helo far.test\ngeneration of anna@example.test" {
+	if got := b1.heard(); got != "from 127.0.0.1 helo far.test\ngeneration of anna@example.test\nanna@example.test NOTIFY=FAILURE" {
 		t.Errorf("b1 heard %q", got)
 	}
 	line := p.Logs.FilterMessage("message").All()[0].ContextMap()

@@ -117,6 +117,10 @@ func (f *inbound) target(ctx context.Context, a *addressee, p smtpd.RcptParams, 
 		// an encoding of its own, RFC 6533 §3.)
 		to.params.ORcptType, to.params.ORcpt = "rfc822", a.address
 	}
+	if slices.ContainsFunc(a.offers, func(o *offer) bool { return o.leg != nil }) {
+		// Of those behind an alias one at most says that it has the message.
+		to.params.Notify = withoutSuccess(to.params.Notify)
+	}
 	o := &offer{to: to}
 	var err error
 	if t.Kind == resolve.Mailbox {
@@ -137,6 +141,18 @@ func (f *inbound) target(ctx context.Context, a *addressee, p smtpd.RcptParams, 
 		o.answer, o.leg = said, nil
 	}
 	return o, err
+}
+
+// withoutSuccess takes SUCCESS out of a NOTIFY (RFC 3461 §5.2.7.3).
+func withoutSuccess(notify string) string {
+	if notify == "" {
+		return ""
+	}
+	left := slices.DeleteFunc(strings.Split(notify, ","), func(word string) bool { return word == "SUCCESS" })
+	if len(left) == 0 {
+		return "NEVER" // nothing said would mean FAILURE
+	}
+	return strings.Join(left, ",")
 }
 
 // retract takes back what was accepted for an address that is not.

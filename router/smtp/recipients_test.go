@@ -203,6 +203,31 @@ func TestInboundAliasFaults(t *testing.T) {
 	}
 }
 
+// TestInboundSuccess: the wish to hear of success goes to one of those behind an
+// alias, and the others' wishes are as they were.
+func TestInboundSuccess(t *testing.T) {
+	for notify, others := range map[string]string{"SUCCESS": "NEVER", "SUCCESS,FAILURE,DELAY": "FAILURE,DELAY", "FAILURE": "FAILURE", "NEVER": "NEVER"} {
+		t.Run(notify, func(t *testing.T) {
+			b1, b2 := newStore(t, "b1"), newStore(t, "b2")
+			p := aliasProxy(t, Options{}, b1, b2)
+			p.Play(helo + `
+				C: MAIL FROM:<x@far.test>
+				S: 250 *
+				C: RCPT TO:<team@example.test> NOTIFY=` + notify + `
+				S: 250 *
+				C: QUIT
+				S: 221 *`)
+			p.Session()
+			if got, want := b1.heard(), "anna@example.test NOTIFY="+notify; !strings.HasSuffix(got, want) {
+				t.Errorf("b1 heard %q, want %q", got, want)
+			}
+			if got, want := b2.heard(), "berta@example.test NOTIFY="+others; !strings.HasSuffix(got, want) {
+				t.Errorf("b2 heard %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // TestInboundReports: whether a mix of yes and no is accepted, and what is reported:
 // nothing to the null sender or to one who does not want to hear of it, the whole
 // message to one who asked for it; and without a queue that takes the report the
