@@ -49,7 +49,7 @@ func (m *Machine) adopt(e Epoch) {
 	}
 	for i := range m.shards {
 		sh := &m.shards[i]
-		sh.next, sh.match, sh.acked, sh.sentAt, sh.toldCommit = m.shippable(sh)+1, 0, false, m.now-m.cfg.Resend, 0
+		sh.next, sh.match, sh.acked, sh.more, sh.sentAt, sh.toldCommit = m.shippable(sh)+1, 0, false, false, m.now-m.cfg.Resend, 0
 		sh.snapshot, sh.absorbing, sh.absorbed, sh.absorbedSeq = false, false, Pos{}, 0
 		sh.matched, sh.committed, sh.toldAck = 0, 0, 0
 		sh.floor = sh.last
@@ -119,7 +119,7 @@ func (m *Machine) beat() {
 	m.beatAt = m.now
 	b := Beat{Sent: m.now}
 	ready := !m.member && m.epoch.Alone() == m.cfg.Self.Peer() && m.saved.Prepared == m.epoch.next(Nobody)
-	if m.peer.known && (m.member && m.epoch.Alone() == Nobody || ready) {
+	if m.peer.known && m.granted == 0 && (m.member && m.epoch.Alone() == Nobody || ready) {
 		b.Echo, b.EchoBoot = m.peer.sent, m.peer.boot
 		m.echoedAt = max(m.echoedAt, m.peer.came)
 	}

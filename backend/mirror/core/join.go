@@ -58,7 +58,7 @@ func (m *Machine) joinOn() {
 func (m *Machine) close() bool {
 	for i := range m.shards {
 		sh := &m.shards[i]
-		if !sh.acked || sh.snapshot || sh.absorbing || sh.last-min(sh.match, sh.last) > uint64(m.cfg.Batch) || sh.commit < sh.floor {
+		if !sh.acked || sh.more || sh.snapshot || sh.absorbing || sh.last-min(sh.match, sh.last) > uint64(m.cfg.Batch) || sh.commit < sh.floor {
 			return false
 		}
 	}
@@ -70,7 +70,7 @@ func (m *Machine) close() bool {
 func (m *Machine) complete() bool {
 	for i := range m.shards {
 		sh := &m.shards[i]
-		if !sh.acked || sh.match < sh.commit {
+		if !sh.acked || sh.more || sh.match < sh.commit {
 			return false
 		}
 		if Preferred(uint8(i)) != m.cfg.Self && (sh.match != sh.last || sh.synced != sh.last) {

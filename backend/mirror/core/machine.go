@@ -185,6 +185,7 @@ type shard struct {
 	// As the writer.
 	next, match uint64
 	acked       bool // match is the other node's word
+	more        bool // it has committed records behind match that may be others
 	toldCommit  uint64
 	sentAt      time.Duration
 	snapshot    bool // the other node needs the state

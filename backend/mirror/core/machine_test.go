@@ -308,3 +308,48 @@ func TestThePreparedPromises(t *testing.T) {
 		}
 	}
 }
+
+// TestTheGrantedPromiseNoMore proves that a node which was ready for an epoch of
+// both, and got one alone by an operator's word, comes to use it: its own
+// promises must not hold it off for ever.
+func TestTheGrantedPromiseNoMore(t *testing.T) {
+	m := New(Config{Self: NodeB, Boot: 1, Shards: 2, Fenced: true}, 0, Saved{Prepared: MakeEpoch(6, Nobody)}, make([]Log, 2))
+	now := time.Second
+	beat := func() {
+		at(m, now, Received{Message{From: NodeA, Boot: 1, Epoch: MakeEpoch(5, NodeA), Body: Beat{Sent: now}}})
+		at(m, now, Tick{})
+	}
+	beat()
+	ask, _ := find[AskArbiter](at(m, now, Promote{}))
+	at(m, now, ArbiterSays{ask.To})
+	for ; now < 4*time.Second; now += 100 * time.Millisecond {
+		beat()
+	}
+	if e, member := m.Epoch(); !member {
+		t.Fatalf("in %v, takes part %v", e, member)
+	}
+}
+
+// TestACommittedRestIsSaid proves that a follower which has committed records behind
+// those that it acknowledges says so, and that no epoch of both is begun then:
+// they are to be merged first. Seed 913 of the simulation joined with a shard that
+// it could not merge any more.
+func TestACommittedRestIsSaid(t *testing.T) {
+	alone := MakeEpoch(5, NodeA)
+	b := New(Config{Self: NodeB, Boot: 1, Shards: 2}, 0, Saved{}, []Log{{Spans: []Span{{MakeEpoch(4, NodeB), 3}}, Applied: 3}, {}})
+	acts := at(b, time.Second, Received{Message{From: NodeA, Boot: 1, Epoch: alone, Member: true, Body: Records{First: 1, End: 7}}})
+	s, _ := find[Send](acts)
+	if ack, ok := s.Message.Body.(Ack); !ok || ack != (Ack{More: true}) {
+		t.Fatalf("the follower says %+v", s.Message.Body)
+	}
+	for _, more := range []bool{true, false} {
+		a := New(Config{Self: NodeA, Boot: 1, Shards: 1}, 0, Saved{Epoch: MakeEpoch(4, NodeA)}, make([]Log, 1))
+		at(a, time.Second, Tick{})
+		e, _ := a.Epoch()
+		at(a, time.Second, Received{Message{From: NodeB, Boot: 1, Epoch: e, Body: Ack{More: more}}})
+		at(a, time.Second, Tick{})
+		if got := a.State() == Joining; got == more {
+			t.Errorf("joining %v, with more %v", got, more)
+		}
+	}
+}

@@ -33,10 +33,12 @@ type Records struct {
 }
 
 // Ack says that a follower has a shard's records durably up to Seq, all the
-// same as the writer's.
+// same as the writer's. More says that it has committed ones behind those, which
+// may be others than the writer's.
 type Ack struct {
 	Shard uint8
 	Seq   uint64
+	More  bool
 }
 
 // Reject says that a follower's log does not have the record that Records

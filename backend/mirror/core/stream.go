@@ -230,7 +230,7 @@ func (m *Machine) acknowledge(shard uint8, again bool) {
 	}
 	if to := min(sh.synced, sh.matched); to > sh.toldAck || again {
 		sh.toldAck = to
-		m.send(Ack{Shard: shard, Seq: to})
+		m.send(Ack{Shard: shard, Seq: to, More: sh.commit > sh.matched})
 	}
 }
 
@@ -238,6 +238,9 @@ func (m *Machine) ack(a Ack) {
 	sh := &m.shards[a.Shard]
 	if sh.absorbing || a.Seq > sh.last {
 		return
+	}
+	if !sh.acked || a.Seq >= sh.match {
+		sh.more = a.More && (!sh.acked || a.Seq > sh.match || sh.more)
 	}
 	sh.acked, sh.snapshot = true, false
 	sh.match = max(sh.match, a.Seq)
@@ -267,7 +270,7 @@ func (m *Machine) reject(r Reject) {
 	case sh.absorbed == r.Commit:
 		sh.snapshot = true
 	case !sh.absorbing && m.epoch.Alone() == m.cfg.Self && m.now-sh.exportAt >= m.cfg.Resend:
-		sh.exportAt = m.now
+		sh.exportAt, sh.acked = m.now, false // until it is merged
 		m.send(ExportAsk{Shard: r.Shard, Common: at})
 		return
 	}
