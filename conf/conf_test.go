@@ -97,6 +97,7 @@ func TestGood(t *testing.T) {
 
 // TestBad pins the whole message for each mistake.
 func TestBad(t *testing.T) {
+	t.Setenv("SWITCHYARD_TEST_SECRET", "hunter2")
 	dir, names := samples(t, "bad")
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 // LOGIN.
 type SASL struct {
 	SCRAM       bool   `toml:"scram"`       // SCRAM-SHA-256 and SCRAM-SHA-1, where every account can use them
-	Secret      Secret `toml:"secret"`      // makes up what is told about accounts that do not exist: the same on all proxies
+	Secret      Secret `toml:"secret"`      // makes up what is told about accounts that do not exist: the same on all proxies; derived from cluster.proxy_secret when empty
 	Certificate string `toml:"certificate"` // EXTERNAL: what in a client's certificate names its account: email or common_name
 
 	Masters   []string `toml:"masters"` // accounts that may act for all others
@@ -37,9 +37,7 @@ func (t Tokens) Used() bool { return t.Keys != "" || t.Introspection != "" }
 
 func (k *checker) sasl(key string, s *SASL, listeners []Listener) {
 	k.secret(key+".secret", &s.Secret)
-	if s.SCRAM && len(s.Secret.Value()) < 16 {
-		k.bad(key+".scram", "needs %s.secret, of at least 16 characters and the same on all proxies", key)
-	}
+	k.scramSecret(key, s)
 	k.oneOf(key+".certificate", s.Certificate, "email", "common_name")
 	asks := false
 	for _, l := range listeners {
@@ -69,6 +67,19 @@ func (k *checker) sasl(key string, s *SASL, listeners []Listener) {
 		if u != "" && !strings.HasPrefix(u, "https://") && !strings.HasPrefix(u, "http://127.0.0.1") && !strings.HasPrefix(u, "http://localhost") {
 			k.bad(fmt.Sprintf("%s.tokens.%s", key, name), "%q is no https URL", u)
 		}
+	}
+}
+
+// scramSecret checks that there is a secret to invent with.
+func (k *checker) scramSecret(key string, s *SASL) {
+	const least = 16
+	own, cluster := len(s.Secret.Value()), len(k.c.Cluster.ProxySecret.Value())
+	switch {
+	case !s.SCRAM:
+	case own > 0 && own < least:
+		k.bad(key+".secret", "is shorter than %d characters; make a longer one, the same on all proxies, or leave it out to have it derived from cluster.proxy_secret", least)
+	case !s.Secret.IsSet() && cluster > 0 && cluster < least:
+		k.bad(key+".scram", "has no secret to derive its own from: set %s.secret, of at least %d characters and the same on all proxies, or a cluster.proxy_secret of that length", key, least)
 	}
 }
 

@@ -25,7 +25,7 @@ func admission(c *conf.Config) admit.Options {
 func mechanisms(c *conf.Config, log *zap.Logger) (o sasl.Options, err error) {
 	s := c.Proxyd.SASL
 	o = sasl.Options{
-		SCRAM: s.SCRAM, Secret: []byte(s.Secret.Value()),
+		SCRAM: s.SCRAM, Secret: sasl.DeriveSecret(s.Secret.Value(), c.Cluster.ProxySecret.Value()),
 		Masters: sasl.Masters{Networks: conf.Networks(s.Networks), Separator: s.Separator},
 	}
 	for _, master := range s.Masters {

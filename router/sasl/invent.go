@@ -11,6 +11,25 @@ import (
 // saltLength is that of the salts that user databases make.
 const saltLength = 16
 
+// minSecret is the shortest secret that nobody guesses.
+const minSecret = 16
+
+// DeriveSecret returns Options.Secret: the operator's own one, or else one that is
+// made of what all proxies of a cluster know already, their secret towards the
+// backends. It tells nothing of that one. The result is nil, and Check says so,
+// when neither is long enough.
+func DeriveSecret(own, cluster string) []byte {
+	switch {
+	case own != "":
+		return []byte(own)
+	case len(cluster) < minSecret:
+		return nil
+	}
+	mac := hmac.New(sha256.New, []byte(cluster))
+	mac.Write([]byte("what proxies invent about nobody"))
+	return mac.Sum(nil)
+}
+
 // Invent makes keys for a name that has none, so that an exchange goes on as for
 // any other and fails at its end. Salt and iterations are the same each time and
 // on every proxy, as an account's are: who asks twice learns nothing.

@@ -53,12 +53,12 @@ type Options struct {
 	SCRAM bool
 
 	// Secret makes up what is told about accounts that do not exist. All proxies
-	// of a cluster must have the same one, which nobody else knows. It is
-	// required with SCRAM.
+	// of a cluster must have the same one, which nobody else knows; see
+	// DeriveSecret. It is required with SCRAM.
 	Secret []byte
 
-	// Iterations are what is told of accounts that do not exist, as of others
-	// whose keys were made with the directory's defaults. Zero means 4,096.
+	// Iterations are what is told of accounts that do not exist. They must be
+	// those of real accounts' keys, or they tell who exists. Zero means 4,096.
 	Iterations int
 
 	// Tokens verifies the tokens of OAUTHBEARER and XOAUTH2. Nil: they are not
@@ -113,8 +113,8 @@ type Masters struct {
 func (o *Options) Check() error {
 	m := &o.Masters
 	switch {
-	case o.SCRAM && len(o.Secret) < 16:
-		return errors.New("SCRAM needs a secret of at least 16 bytes, the same on all proxies")
+	case o.SCRAM && len(o.Secret) < minSecret:
+		return fmt.Errorf("SCRAM needs a secret of at least %d bytes, the same on all proxies", minSecret)
 	case o.Iterations != 0 && o.Iterations < minIterations:
 		return fmt.Errorf("iterations: %d are fewer than RFC 7677 allows (%d)", o.Iterations, minIterations)
 	case len(m.Accounts) > 0 && len(m.Networks) == 0:

@@ -94,6 +94,29 @@ func TestSCRAM(t *testing.T) {
 	}
 }
 
+// TestDeriveSecret: all proxies of a cluster invent the same about nobody, though
+// no secret was given for it, and what they invent does not tell theirs.
+func TestDeriveSecret(t *testing.T) {
+	const cluster = "a secret of the whole cluster"
+	derived := DeriveSecret("", cluster)
+	if !bytes.Equal(derived, DeriveSecret("", cluster)) || len(derived) < minSecret || bytes.Contains(derived, []byte(cluster)) {
+		t.Errorf("derived %q", derived)
+	}
+	one, two := Options{SCRAM: true, Secret: derived}, Options{SCRAM: true, Secret: DeriveSecret("", cluster)}
+	if a, b := one.Invent(SCRAMSHA256, "nobody@x"), two.Invent(SCRAMSHA256, "nobody@x"); one.Check() != nil || !bytes.Equal(a.Salt, b.Salt) {
+		t.Errorf("two proxies: salts %x and %x, %v", a.Salt, b.Salt, one.Check())
+	}
+	if bytes.Equal(derived, DeriveSecret("", cluster+"2")) || string(DeriveSecret("of its own", cluster)) != "of its own" {
+		t.Error("the secret is not made of what it should be")
+	}
+	for _, short := range []string{"", "fifteen letters"} {
+		o := Options{SCRAM: true, Secret: DeriveSecret("", short)}
+		if o.Secret != nil || o.Check() == nil {
+			t.Errorf("%q made a secret", short)
+		}
+	}
+}
+
 // TestInvent: what is told of a name that nobody has is the same each time and on
 // every proxy with the secret, another for each name, and looks like what is told
 // of others.
