@@ -65,11 +65,25 @@ func (k *checker) backends() {
 
 func (k *checker) loginPolicy(key string, b *Backend) {
 	k.secret(key+".login_secret", &b.LoginSecret)
+	k.loginAs(key+".login_as", b)
 	if b.Unchecked && !b.ForwardPassword {
 		k.bad(key+".unchecked", "has no meaning without forward_password = true: nobody would have checked the password")
 	}
 	if b.ForwardPassword && b.LoginSecret.IsSet() {
 		k.bad(key+".login_secret", "has no meaning with forward_password: the client's own password logs in")
+	}
+}
+
+// loginAs checks the name that logs in for an account.
+func (k *checker) loginAs(key string, b *Backend) {
+	switch {
+	case b.LoginAs == "":
+	case b.ForwardPassword:
+		k.bad(key, "has no meaning with forward_password: the client's own name logs in")
+	case !strings.Contains(b.LoginAs, "%u") && !strings.Contains(b.LoginAs, "%n"):
+		k.bad(key, "%q would log in as the same user for every account; put %%u (the account's name) or %%n (what is before its @) in, as in %%u*proxy, or leave it out to log in with an authorisation identity", b.LoginAs)
+	case strings.Contains(strings.NewReplacer("%u", "", "%n", "", "%d", "").Replace(b.LoginAs), "%"):
+		k.bad(key, "%q has a %% that stands for nothing; %%u is the account's name, %%n what is before its @, %%d what is behind it", b.LoginAs)
 	}
 }
 
