@@ -8,9 +8,10 @@ import (
 // SASL says by which mechanisms clients of a proxy may log in, beside PLAIN and
 // LOGIN.
 type SASL struct {
-	SCRAM       bool   `toml:"scram"`       // SCRAM-SHA-256 and SCRAM-SHA-1, where every account can use them
-	Secret      Secret `toml:"secret"`      // makes up what is told about accounts that do not exist: the same on all proxies; derived from cluster.proxy_secret when empty
-	Certificate string `toml:"certificate"` // EXTERNAL: what in a client's certificate names its account: email or common_name
+	SCRAM       bool   `toml:"scram"`            // SCRAM-SHA-256 and SCRAM-SHA-1, where every account can use them
+	Secret      Secret `toml:"secret"`           // makes up what is told about accounts that do not exist: the same on all proxies; derived from cluster.proxy_secret when empty
+	Iterations  int    `toml:"scram_iterations"` // of real accounts' keys: the same is told about accounts that do not exist; 4,096 when zero
+	Certificate string `toml:"certificate"`      // EXTERNAL: what in a client's certificate names its account: email or common_name
 
 	Masters   []string `toml:"masters"` // accounts that may act for all others
 	Networks  []string `toml:"master_networks"`
@@ -30,6 +31,8 @@ type Tokens struct {
 	Configuration string   `toml:"configuration"` // URL of the issuer's OpenID configuration, which clients are told
 	ClientID      string   `toml:"client_id"`     // the proxy's own login at the introspection endpoint
 	ClientSecret  Secret   `toml:"client_secret"`
+	Algorithms    []string `toml:"algorithms"` // with keys: those that tokens may be signed with; RS256, PS256, ES256 and EdDSA when empty
+	Timeout       Duration `toml:"timeout"`    // of a question to the issuer; 5s when zero
 }
 
 // Used reports whether tokens are taken at all.
@@ -38,6 +41,7 @@ func (t Tokens) Used() bool { return t.Keys != "" || t.Introspection != "" }
 func (k *checker) sasl(key string, s *SASL, listeners []Listener) {
 	k.secret(key+".secret", &s.Secret)
 	k.scramSecret(key, s)
+	k.iterations(key+".scram_iterations", s.Iterations)
 	k.oneOf(key+".certificate", s.Certificate, "email", "common_name")
 	asks := false
 	for _, l := range listeners {
@@ -53,20 +57,60 @@ func (k *checker) sasl(key string, s *SASL, listeners []Listener) {
 	if len(s.Separator) > 1 || strings.ContainsAny(s.Separator, "@ \"\\`") {
 		k.bad(key+".master_separator", "%q must be one character that no name has, such as *", s.Separator)
 	}
-	t := &s.Tokens
-	k.secret(key+".tokens.client_secret", &t.ClientSecret)
+	k.tokens(key+".tokens", &s.Tokens)
+}
+
+func (k *checker) tokens(key string, t *Tokens) {
+	k.secret(key+".client_secret", &t.ClientSecret)
 	switch {
 	case t.Keys != "" && t.Introspection != "":
-		k.bad(key+".tokens", "keep one of keys and introspection")
+		k.bad(key, "keep one of keys and introspection")
 	case t.Keys != "" && (t.Issuer == "" || t.Audience == ""):
-		k.bad(key+".tokens.keys", "needs issuer and audience: a token for another service would be taken")
+		k.bad(key+".keys", "needs issuer and audience: a token for another service would be taken")
 	case !t.Used() && (t.Issuer != "" || t.Audience != "" || t.ClientID != ""):
-		k.bad(key+".tokens", "has neither keys nor introspection; set one")
+		k.bad(key, "has neither keys nor introspection; set one")
 	}
 	for name, u := range map[string]string{"keys": t.Keys, "introspection": t.Introspection} {
 		if u != "" && !strings.HasPrefix(u, "https://") && !strings.HasPrefix(u, "http://127.0.0.1") && !strings.HasPrefix(u, "http://localhost") {
-			k.bad(fmt.Sprintf("%s.tokens.%s", key, name), "%q is no https URL", u)
+			k.bad(fmt.Sprintf("%s.%s", key, name), "%q is no https URL", u)
 		}
+	}
+	if len(t.Algorithms) > 0 && t.Keys == "" {
+		k.bad(key+".algorithms", "has no meaning without keys: with introspection the issuer verifies its own signatures")
+	}
+	for i, a := range t.Algorithms {
+		k.algorithm(fmt.Sprintf("%s.algorithms[%d]", key, i), a)
+	}
+}
+
+// algorithms are those of JWS (RFC 7518 §3.1, RFC 8037 §3.1) that a public key
+// verifies.
+var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+// algorithm refuses above all what would let anybody make tokens.
+func (k *checker) algorithm(key, a string) {
+	switch {
+	case strings.EqualFold(a, "none"):
+		k.bad(key, "%q is no signature: anybody could make tokens; remove it", a)
+	case strings.HasPrefix(strings.ToUpper(a), "HS"):
+		k.bad(key, "%q is made with the key that verifies it, and that one is public: anybody could make tokens; use what the issuer signs with, such as RS256 or ES256", a)
+	case a == "":
+		k.bad(key, "is empty; use what the issuer signs with, such as RS256 or ES256")
+	default:
+		k.oneOf(key, a, algorithms...)
+	}
+}
+
+// The bounds of SCRAM's iterations: RFC 7677 §4 has the lower one, the upper one is
+// what tcpauthd stores at most.
+const (
+	leastIterations = 4096
+	mostIterations  = 2_000_000
+)
+
+func (k *checker) iterations(key string, n int) {
+	if n != 0 && (n < leastIterations || n > mostIterations) {
+		k.bad(key, "%d is not between %d and %d; set what the keys of real accounts have, or leave the key out for %[2]d", n, leastIterations, mostIterations)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"switchyard/conf"
 	"switchyard/lookup"
@@ -25,7 +26,7 @@ func admission(c *conf.Config) admit.Options {
 func mechanisms(c *conf.Config, log *zap.Logger) (o sasl.Options, err error) {
 	s := c.Proxyd.SASL
 	o = sasl.Options{
-		SCRAM: s.SCRAM, Secret: sasl.DeriveSecret(s.Secret.Value(), c.Cluster.ProxySecret.Value()),
+		SCRAM: s.SCRAM, Secret: sasl.DeriveSecret(s.Secret.Value(), c.Cluster.ProxySecret.Value()), Iterations: s.Iterations,
 		Masters: sasl.Masters{Networks: conf.Networks(s.Networks), Separator: s.Separator},
 	}
 	for _, master := range s.Masters {
@@ -53,7 +54,8 @@ func mechanisms(c *conf.Config, log *zap.Logger) (o sasl.Options, err error) {
 func tokens(t conf.Tokens, log *zap.Logger) (sasl.Tokens, error) {
 	o := token.Options{
 		Issuer: t.Issuer, Audience: t.Audience, Scope: t.Scope, UserClaim: t.UserClaim, Configuration: t.Configuration,
-		ClientID: t.ClientID, ClientSecret: t.ClientSecret.Value(), Logger: log.Named("tokens"),
+		ClientID: t.ClientID, ClientSecret: t.ClientSecret.Value(),
+		Algorithms: t.Algorithms, Timeout: time.Duration(t.Timeout), Logger: log.Named("tokens"),
 	}
 	if t.Keys != "" {
 		return token.NewKeys(t.Keys, o)
