@@ -225,7 +225,7 @@ func TestPages(t *testing.T) {
 func testPage(t *testing.T, page string, least int) {
 	dir := t.TempDir()
 	for _, name := range []string{
-		"tcpauth.secret", "db.secret", "ldap.secret", "nginx.secret", "proxy.secret", "scram.secret", "master.secret", "lmtp.secret", "nwauth.txt", "ca.pem",
+		"tcpauth.secret", "db.secret", "ldap.secret", "nginx.secret", "proxy.secret", "scram.secret", "master.secret", "lmtp.secret", "oauth.secret", "nwauth.txt", "ca.pem",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("open-sesame-open-sesame\n"), 0o600); err != nil {
 			t.Fatal(err)

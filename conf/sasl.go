@@ -3,6 +3,7 @@ package conf
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // SASL says by which mechanisms clients of a proxy may log in, beside PLAIN and
@@ -33,6 +34,7 @@ type Tokens struct {
 	ClientSecret  Secret   `toml:"client_secret"`
 	Algorithms    []string `toml:"algorithms"` // with keys: those that tokens may be signed with; RS256, PS256, ES256 and EdDSA when empty
 	Timeout       Duration `toml:"timeout"`    // of a question to the issuer; 5s when zero
+	Remember      Duration `toml:"remember"`   // with introspection: how long an answer is believed, at most 10m and never past the token's expiry; 60s when zero
 }
 
 // Used reports whether tokens are taken at all.
@@ -78,10 +80,18 @@ func (k *checker) tokens(key string, t *Tokens) {
 	if len(t.Algorithms) > 0 && t.Keys == "" {
 		k.bad(key+".algorithms", "has no meaning without keys: with introspection the issuer verifies its own signatures")
 	}
+	switch remember := time.Duration(t.Remember); {
+	case remember > 0 && t.Introspection == "":
+		k.bad(key+".remember", "has no meaning without introspection: signatures are verified each time")
+	case remember > longestMemory:
+		k.bad(key+".remember", "%v is longer than %v: a token that was revoked would log in that long", remember, longestMemory)
+	}
 	for i, a := range t.Algorithms {
 		k.algorithm(fmt.Sprintf("%s.algorithms[%d]", key, i), a)
 	}
 }
+
+const longestMemory = 10 * time.Minute
 
 // algorithms are those of JWS (RFC 7518 §3.1, RFC 8037 §3.1) that a public key
 // verifies.

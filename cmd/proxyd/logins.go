@@ -55,7 +55,7 @@ func tokens(t conf.Tokens, log *zap.Logger) (sasl.Tokens, error) {
 	o := token.Options{
 		Issuer: t.Issuer, Audience: t.Audience, Scope: t.Scope, UserClaim: t.UserClaim, Configuration: t.Configuration,
 		ClientID: t.ClientID, ClientSecret: t.ClientSecret.Value(),
-		Algorithms: t.Algorithms, Timeout: time.Duration(t.Timeout), Logger: log.Named("tokens"),
+		Algorithms: t.Algorithms, Timeout: time.Duration(t.Timeout), Remember: time.Duration(t.Remember), Logger: log.Named("tokens"),
 	}
 	if t.Keys != "" {
 		return token.NewKeys(t.Keys, o)

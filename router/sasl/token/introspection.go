@@ -15,11 +15,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// Introspection asks the issuer about each token. It is safe for concurrent use.
+// Introspection asks the issuer about each token, once in a while. It is safe for
+// concurrent use.
 type Introspection struct {
 	Options
 	endpoint string
 	client   *http.Client
+	memory   *memory
 }
 
 // NewIntrospection makes one. The endpoint is an https URL; http is for this
@@ -29,7 +31,7 @@ func NewIntrospection(endpoint string, o Options) (*Introspection, error) {
 		return nil, fmt.Errorf("introspection endpoint: %w", err)
 	}
 	o.fill("username")
-	return &Introspection{Options: o, endpoint: endpoint, client: &http.Client{
+	return &Introspection{Options: o, endpoint: endpoint, memory: newMemory(o.Now), client: &http.Client{
 		Transport: o.Transport,
 		// A token goes where the operator said and nowhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -57,22 +59,43 @@ func checkURL(text string) error {
 func (i *Introspection) Verify(ctx context.Context, token string) (string, error) {
 	ctx, cancel := i.within(ctx)
 	defer cancel()
+	v, err := i.memory.recall(ctx, token, func(ctx context.Context) (verdict, error) { return i.judge(ctx, token) })
+	if err != nil {
+		return "", err
+	}
+	return v.user, v.err
+}
+
+// judge asks about a token, and says how long the answer may be believed: RFC 7662
+// §4 leaves that to who asks, but never past the token's expiry. Errors:
+// lookup.ErrUnavailable.
+func (i *Introspection) judge(ctx context.Context, token string) (verdict, error) {
+	now := i.Now() // the answer may be older than its arrival
 	c, err := i.ask(ctx, token)
 	if err != nil {
-		return "", lookup.Unavailable("ask about a token", err)
+		return verdict{}, lookup.Unavailable("ask about a token", err)
 	}
+	no := verdict{until: now.Add(min(i.Remember, rememberRefused))}
 	var active bool
 	if json.Unmarshal(c["active"], &active) != nil || !active {
-		return "", refused("not active")
+		no.err = refused("not active")
+		return no, nil
+	}
+	yes := verdict{until: now.Add(i.Remember)}
+	if expiry, told := c.moment("exp"); told && expiry.Before(yes.until) {
+		yes.until = expiry
 	}
 	// exp is optional here (RFC 7662 §2.2): active says that it has not passed.
 	if _, told := c["exp"]; !told {
-		c["exp"], err = json.Marshal(i.Now().Add(leeway).Unix())
-		if err != nil {
-			return "", err
+		if c["exp"], err = json.Marshal(now.Add(leeway).Unix()); err != nil {
+			return verdict{}, lookup.Unavailable("ask about a token", err)
 		}
 	}
-	return i.user(c)
+	if yes.user, err = i.user(c); err != nil {
+		no.err = err
+		return no, nil
+	}
+	return yes, nil
 }
 
 // ask puts the question. Its errors never hold the token: it is in the body.

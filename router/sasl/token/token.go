@@ -58,6 +58,12 @@ type Options struct {
 	// Timeout bounds one question to the issuer. Zero means 5 seconds.
 	Timeout time.Duration
 
+	// Remember is how long an answer to introspection is believed without a new
+	// question, and so how long a token that was revoked may still log in: never
+	// past its expiry. Answers against a token are remembered for 5 seconds at
+	// most. Zero means 60 seconds, less than zero not at all.
+	Remember time.Duration
+
 	// KeysFor is how long the issuer's keys are not asked for again, whatever
 	// tokens come: one with an unknown key would else cost a question each.
 	// Zero means 30 seconds.
@@ -87,6 +93,9 @@ func (o *Options) fill(claim string) {
 	if o.Timeout == 0 {
 		o.Timeout = 5 * time.Second
 	}
+	if o.Remember == 0 {
+		o.Remember = time.Minute
+	}
 	if o.KeysFor == 0 {
 		o.KeysFor = 30 * time.Second
 	}
@@ -108,6 +117,10 @@ func (o *Options) Hint() sasl.Hint {
 
 // maxAnswer bounds what an issuer may say.
 const maxAnswer = 256 << 10
+
+// rememberRefused is short: a token may be so new that the issuer's other half has
+// not heard of it.
+const rememberRefused = 5 * time.Second
 
 // leeway is how far clocks may differ.
 const leeway = time.Minute

@@ -262,7 +262,7 @@ func TestIntrospection(t *testing.T) {
 	s := newIssuer(t)
 	core, logs := observer.New(zap.DebugLevel)
 	o := options()
-	o.Logger = zap.New(core)
+	o.Logger, o.Remember = zap.New(core), -1
 	i, err := NewIntrospection(s.URL+"/introspect", o)
 	if err != nil {
 		t.Fatal(err)
