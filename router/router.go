@@ -313,7 +313,7 @@ func (p *port) serve(ctx context.Context, nc net.Conn, place *server.Place) {
 		ttl: origin.DefaultTTL - 1, admitted: func() {},
 	}
 	s.peer = s.Client.Addr()
-	s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
+	s.Log = r.o.Logger.WithLazy(zap.String("session", s.ID), zap.Stringer("client", s.Client))
 	s.live = &live{port: p, end: end, since: now.UnixNano(), id: s.ID, client: s.Client, conn: conn}
 	conn.SetDeadline(now.Add(r.o.LoginTimeout))
 	s.release = conn.Bind(ctx)
@@ -377,7 +377,7 @@ func (r *Router) readHeader(nc net.Conn, s *Session) error {
 	s.peer = h.Client.Addr() // invalid when the header names nobody
 	if !h.Own {
 		s.Client, s.Local = h.Client, h.Local
-		s.Log = r.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
+		s.Log = r.o.Logger.WithLazy(zap.String("session", s.ID), zap.Stringer("client", s.Client))
 		s.shown(func(l *live) { l.client = s.Client })
 	}
 	return nil

@@ -129,7 +129,7 @@ func (s *Session) Believe(o origin.Origin) error {
 	if o.Local.IsValid() {
 		s.Local = o.Local
 	}
-	s.Log = s.router.o.Logger.With(zap.String("session", s.ID), zap.Stringer("client", s.Client))
+	s.Log = s.router.o.Logger.WithLazy(zap.String("session", s.ID), zap.Stringer("client", s.Client))
 	s.shown(func(l *live) { l.id = s.ID })
 	s.router.live.moveTo(s.live, s.Client)
 	return nil

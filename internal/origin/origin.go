@@ -72,7 +72,7 @@ const forwardGeneration = "home-generation"
 
 // ID returns the key/value pairs for IMAP's ID command (RFC 2971).
 func (o Origin) ID() [][2]string {
-	var out [][2]string
+	out := make([][2]string, 0, 8)
 	add := func(k, v string) { out = append(out, [2]string{k, v}) }
 	if ValidSession(o.Session) {
 		add("x-session-id", o.Session)

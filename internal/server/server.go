@@ -10,6 +10,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -61,6 +62,9 @@ func (p *Place) Keep() (leave func()) {
 // has run out of something (descriptors, memory).
 const acceptPause = 50 * time.Millisecond
 
+// maxIdle is how many goroutines of a listener wait for the next connection.
+const maxIdle = 16
+
 // Run accepts connections from ln until ctx ends, then closes ln, tells the
 // sessions (their contexts end with the cause ErrShutdown), waits for them,
 // and returns nil. It returns an error only if ln fails for good. When it
@@ -81,7 +85,7 @@ func RunPlaces(ctx context.Context, ln net.Listener, o Options, handle func(cont
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	s := &sessions{room: make(chan struct{}, o.MaxSessions), conns: make(map[net.Conn]struct{})}
+	s := &sessions{room: make(chan struct{}, o.MaxSessions), conns: make(map[net.Conn]struct{}), next: make(chan net.Conn), done: make(chan struct{})}
 	s.leave = s.left
 	sessionCtx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(ErrShutdown)
@@ -102,6 +106,8 @@ func RunPlaces(ctx context.Context, ln net.Listener, o Options, handle func(cont
 	cut := time.AfterFunc(o.Grace, s.closeAll)
 	defer cut.Stop()
 	s.wg.Wait()
+	close(s.done)
+	s.crew.Wait()
 	return err
 }
 
@@ -116,7 +122,11 @@ func (s *sessions) accept(ctx context.Context, ln net.Listener, o Options, run f
 		conn, err := ln.Accept()
 		if err == nil {
 			s.add(conn)
-			go run(conn)
+			select {
+			case s.next <- conn:
+			default:
+				s.crew.Go(func() { s.work(conn, run) })
+			}
 			continue
 		}
 		<-s.room
@@ -131,6 +141,24 @@ func (s *sessions) accept(ctx context.Context, ln net.Listener, o Options, run f
 		case <-time.After(acceptPause):
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// work runs a session, and others after it: a goroutine whose stack has grown is
+// cheaper than a new one.
+func (s *sessions) work(conn net.Conn, run func(net.Conn)) {
+	for {
+		run(conn)
+		if s.idle.Add(1) > maxIdle {
+			s.idle.Add(-1)
+			return
+		}
+		select {
+		case conn = <-s.next:
+			s.idle.Add(-1)
+		case <-s.done:
+			return
 		}
 	}
 }
@@ -151,6 +179,11 @@ type sessions struct {
 	leave func() // left, made once
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
+
+	crew sync.WaitGroup // goroutines
+	idle atomic.Int32   // of them
+	next chan net.Conn  // to one that is idle
+	done chan struct{}  // closed when there is nothing left for them to do
 }
 
 func (s *sessions) add(conn net.Conn) {

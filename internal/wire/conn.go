@@ -36,6 +36,13 @@ var (
 // session holds before login, beside the longest line that it allows.
 const bufferSize = 4096
 
+// readers and writers are what detached connections have left. Most sessions at a
+// proxy are detached soon; new buffers for each would be half of what it allocates.
+var (
+	readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, bufferSize) }}
+	writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, bufferSize) }}
+)
+
 // Conn is a connection to a client or a server that speaks in lines. One
 // goroutine reads and one writes; the two may be different ones. Every read
 // and write has a deadline: see SetIdle and SetDeadline.
@@ -55,7 +62,10 @@ const DefaultIdle = time.Minute
 func NewConn(nc net.Conn) *Conn {
 	raw := &timed{Conn: nc}
 	raw.idle.Store(int64(DefaultIdle))
-	return &Conn{raw: raw, top: raw, r: bufio.NewReaderSize(raw, bufferSize), w: bufio.NewWriterSize(raw, bufferSize)}
+	c := &Conn{raw: raw, top: raw, r: readers.Get().(*bufio.Reader), w: writers.Get().(*bufio.Writer)}
+	c.r.Reset(raw)
+	c.w.Reset(raw)
+	return c
 }
 
 // SetIdle sets how long each single read or write may take. Zero means for
@@ -155,6 +165,20 @@ func (c *Conn) Line(format string, args ...any) error {
 	return c.w.Flush()
 }
 
+// AvailableBuffer is room to append to for a Write that follows at once; see
+// bufio.Writer.
+func (c *Conn) AvailableBuffer() []byte { return c.w.AvailableBuffer() }
+
+// Say writes a line that is made of words as they are, with its CRLF, and sends
+// the buffer.
+func (c *Conn) Say(words ...string) error {
+	for _, word := range words {
+		c.w.WriteString(word)
+	}
+	c.w.WriteString("\r\n")
+	return c.w.Flush()
+}
+
 // ServerTLS performs the server's side of a TLS handshake, for implicit TLS or
 // behind the answer to STARTTLS. Bytes received before it end the connection
 // (ErrBytesBehindStartTLS): they were sent in clear and must neither be run nor
@@ -199,9 +223,10 @@ func (c *Conn) TLS() *tls.ConnectionState {
 
 // Detach gives up the connection for splicing: without TLS the very net.Conn
 // that NewConn got, else the *tls.Conn over it, all deadlines removed, and the
-// bytes that were received but not read (nil when there are none). Afterwards
-// only Close, TLS and the byte counts may be called; the buffers are gone, and
-// Close does nothing: the connection is another's. What lies under a *tls.Conn
+// bytes that were received but not read (nil when there are none). Nobody may be
+// reading or writing, and what ReadLine, Peek and Reader gave is not valid any
+// more: the buffers are another connection's. Afterwards only Close, TLS and the
+// byte counts may be called; Close does nothing: the connection is another's. What lies under a *tls.Conn
 // has the methods Base and Rebase, by which a splice puts a socket of its own
 // there.
 func (c *Conn) Detach() (net.Conn, []byte, error) {
@@ -215,17 +240,25 @@ func (c *Conn) Detach() (net.Conn, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(rest) == 0 {
-		rest = nil
-	}
+	rest = append([]byte(nil), rest...) // nil when there is none
 	c.detached.Store(true)
-	c.r, c.w = nil, nil // a joined session that is idle holds no buffer
+	c.giveBack()
 	c.raw.idle.Store(0)
 	c.raw.limit.Store(0)
 	if c.top == net.Conn(c.raw) {
 		return c.raw.Conn, rest, nil
 	}
 	return c.top, rest, nil
+}
+
+// giveBack lets other connections have the buffers: a joined session that is idle
+// holds none.
+func (c *Conn) giveBack() {
+	c.r.Reset(nil)
+	c.w.Reset(nil)
+	readers.Put(c.r)
+	writers.Put(c.w)
+	c.r, c.w = nil, nil
 }
 
 // BytesRead and BytesWritten count what passed the socket, TLS included.
@@ -237,23 +270,22 @@ func (c *Conn) BytesWritten() int64 { return c.raw.written.Load() }
 // IP address.
 func (c *Conn) RemoteAddr() netip.AddrPort {
 	if nc, ok := c.raw.Conn.(addressed); ok {
-		_, remote := nc.Addresses()
-		return remote
+		return nc.RemoteAddrPort()
 	}
 	return AddrPort(c.raw.RemoteAddr())
 }
 
 func (c *Conn) LocalAddr() netip.AddrPort {
 	if nc, ok := c.raw.Conn.(addressed); ok {
-		local, _ := nc.Addresses()
-		return local
+		return nc.LocalAddrPort()
 	}
 	return AddrPort(c.raw.LocalAddr())
 }
 
 // addressed is a connection that knows its addresses as they are wanted here.
 type addressed interface {
-	Addresses() (local, remote netip.AddrPort)
+	LocalAddrPort() netip.AddrPort
+	RemoteAddrPort() netip.AddrPort
 }
 
 // Close closes the connection at once; with TLS, the close is announced. It

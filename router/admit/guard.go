@@ -1,10 +1,7 @@
 package admit
 
 import (
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
+	"hash/maphash"
 	"math"
 	"net/netip"
 	"slices"
@@ -92,8 +89,8 @@ const trustedFailures = 3
 // All of it is in memory, bounded, and lost with the process. It is safe for
 // concurrent use.
 type Guard struct {
-	o   GuardOptions
-	key [32]byte
+	o    GuardOptions
+	seed maphash.Seed
 
 	mu        sync.Mutex
 	addresses *bounded[netip.Prefix, record]
@@ -101,8 +98,8 @@ type Guard struct {
 	own       *bounded[pair, trust]
 }
 
-// digest is a keyed hash, cut to what makes a chance hit unlikely: memory holds
-// neither names nor passwords.
+// digest is a hash under a secret of this process, long enough for chance hits to
+// be unlikely: memory holds neither names nor passwords.
 type digest uint64
 
 // pair is a user at an address.
@@ -131,11 +128,11 @@ func NewGuard(o GuardOptions) *Guard {
 	o.fill()
 	g := &Guard{
 		o:         o,
+		seed:      maphash.MakeSeed(),
 		addresses: newBounded[netip.Prefix, record](o.Entries),
 		users:     newBounded[digest, record](o.Entries),
 		own:       newBounded[pair, trust](o.Entries),
 	}
-	rand.Read(g.key[:])
 	return g
 }
 
@@ -268,11 +265,7 @@ func (r *record) count(tried digest, now time.Time, half time.Duration) bool {
 	return true
 }
 
-func (g *Guard) digest(text string) digest {
-	h := hmac.New(sha256.New, g.key[:])
-	h.Write([]byte(text))
-	return digest(binary.BigEndian.Uint64(h.Sum(nil)))
-}
+func (g *Guard) digest(text string) digest { return digest(maphash.String(g.seed, text)) }
 
 // Remembered returns how many addresses, users and pairs of both are remembered.
 func (g *Guard) Remembered() (addresses, users, pairs int) {

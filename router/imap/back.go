@@ -41,17 +41,16 @@ type backLogin struct {
 	login   *router.Login
 	welcome welcome
 
-	b     *router.Back
-	caps  capabilities
-	alert []string // untagged lines worth the client's attention
-}
+	lists *lists
 
-// capabilities is a backend's list, upper case; nil when it is not known.
-type capabilities map[string]bool
+	b     *router.Back
+	caps  upstream.Offer // what it offers; nil when that is not known. Shared: read only
+	alert []string       // untagged lines worth the client's attention
+}
 
 // run implements router.LoginFunc.
 func (l *backLogin) run(ctx context.Context, b *router.Back, account lookup.Account) error {
-	*l = backLogin{s: l.s, login: l.login, b: b}
+	*l = backLogin{s: l.s, login: l.login, lists: l.lists, b: b}
 	if err := l.greeting(); err != nil {
 		return err
 	}
@@ -65,23 +64,11 @@ func (l *backLogin) run(ctx context.Context, b *router.Back, account lookup.Acco
 			return err
 		}
 	}
-	l.learn(l.caps, false)
+	l.b.Learn(l.caps, false)
 	if r := l.login.Relay(); r != nil {
 		return l.relay(account, r)
 	}
 	return l.authenticate(account)
-}
-
-// learn remembers what the backend offers, for clients before their login.
-func (l *backLogin) learn(caps capabilities, behind bool) {
-	offer := make(upstream.Offer, len(caps))
-	for name := range caps {
-		offer[name] = ""
-	}
-	if offer.Has("LITERAL+") {
-		offer["LITERAL-"] = "" // RFC 7888 §5: the one includes the other
-	}
-	l.b.Learn(offer, behind)
 }
 
 // greeting reads the first line. PREAUTH is refused: nobody has logged in, so
@@ -95,7 +82,7 @@ func (l *backLogin) greeting() error {
 	switch {
 	case !strings.HasPrefix(line, "* "):
 	case strings.EqualFold(word, "OK"):
-		l.caps = capabilityCode(text)
+		l.caps = l.lists.code(text)
 		return nil
 	case strings.EqualFold(word, "BYE"):
 		return fmt.Errorf("%w: greeting: BYE %s", router.ErrBackend, clip(text))
@@ -144,9 +131,9 @@ func (l *backLogin) authenticate(account lookup.Account) error {
 		return l.unable(err)
 	}
 	switch {
-	case l.caps["AUTH=PLAIN"]:
+	case l.caps.Has("AUTH=PLAIN"):
 		return l.plain(account, plain)
-	case plain.Authzid == "" && !l.caps["LOGINDISABLED"]:
+	case plain.Authzid == "" && !l.caps.Has("LOGINDISABLED"):
 		return l.loginCommand(account, plain)
 	case plain.Authzid == "":
 		return l.blame("backend offers neither AUTH=PLAIN nor LOGIN: it wants TLS for them, so set the node's tls to starttls or implicit", "no way to log in")
@@ -171,15 +158,15 @@ func (l *backLogin) plain(account lookup.Account, plain wire.Plain) error {
 	response := wire.EncodeSASL(message)
 	conn := l.b.Conn
 	l.identify(account)
-	if l.caps["SASL-IR"] {
-		if err := conn.Line("L AUTHENTICATE PLAIN %s", response); err != nil {
+	if l.caps.Has("SASL-IR") {
+		if err := conn.Say("L AUTHENTICATE PLAIN ", response); err != nil {
 			return l.failed("AUTHENTICATE", err)
 		}
 	}
 	if err := l.identified(); err != nil {
 		return err
 	}
-	if !l.caps["SASL-IR"] {
+	if !l.caps.Has("SASL-IR") {
 		if err := conn.Line("L AUTHENTICATE PLAIN"); err != nil {
 			return l.failed("AUTHENTICATE", err)
 		}
@@ -232,7 +219,7 @@ func (l *backLogin) argument(text string) error {
 	case strings.IndexFunc(text, func(r rune) bool { return r < ' ' || r >= 0x7f }) < 0:
 		conn.Printf(" \"%s\"", strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text))
 		return nil
-	case l.caps["LITERAL+"] || l.caps["LITERAL-"] && len(text) <= 4096:
+	case l.caps.Has("LITERAL+") || l.caps.Has("LITERAL-") && len(text) <= 4096:
 		conn.Printf(" {%d+}\r\n%s", len(text), text)
 		return nil
 	}
@@ -249,15 +236,17 @@ func (l *backLogin) argument(text string) error {
 // identify says who the client is, where the backend wants to hear it. It is sent
 // along with what follows when that needs no waiting.
 func (l *backLogin) identify(account lookup.Account) {
-	if l.caps["ID"] {
-		l.b.Conn.Printf("I ID (%s)\r\n", idList(l.s.Origin(account.Generation).ID()))
+	if l.caps.Has("ID") {
+		out := append(l.b.Conn.AvailableBuffer(), "I ID ("...)
+		out = appendID(out, l.s.Origin(account.Generation).ID())
+		l.b.Conn.Write(append(out, ")\r\n"...))
 	}
 }
 
 // identified reads the answer to ID, if it was sent. A backend that does not want
 // it gets no identity, which is worth a warning but no failure.
 func (l *backLogin) identified() error {
-	if !l.caps["ID"] {
+	if !l.caps.Has("ID") {
 		return nil
 	}
 	if err := l.b.Conn.Flush(); err != nil {
@@ -297,9 +286,9 @@ func (l *backLogin) outcome(r tagged) error {
 	if r.word == "OK" {
 		l.welcome = welcome{untagged: l.alert, ok: "OK " + r.text}
 		if l.caps == nil {
-			l.caps = capabilityCode(r.text)
+			l.caps = l.lists.code(r.text)
 		}
-		l.learn(l.caps, true)
+		l.b.Learn(l.caps, true)
 		return nil
 	}
 	if r.word != "NO" {
@@ -389,7 +378,7 @@ func (l *backLogin) untagged(step, text string) error {
 	case "BYE":
 		return fmt.Errorf("%w: %s: BYE %s", router.ErrBackend, step, clip(rest))
 	case "CAPABILITY":
-		l.caps = parseCapabilities(rest)
+		l.caps = l.lists.of(rest)
 		if step == "AUTHENTICATE" {
 			l.alert = append(l.alert, "* "+text)
 		}
@@ -403,16 +392,19 @@ func (l *backLogin) untagged(step, text string) error {
 
 // readLine reads a response. Literals in it (some servers' ID) are read over.
 func (l *backLogin) readLine(step string) (string, error) {
-	var text []byte
+	var text string
 	for {
 		line, err := l.b.Conn.ReadLine(maxResponse)
 		if err != nil {
 			return "", l.failed(step, err)
 		}
-		text = append(text, line...)
+		if bytes.ContainsAny(line, "\r\x00") {
+			return "", l.rubbish(step, string(line))
+		}
 		lit, isLiteral := literalAtEnd(line)
+		text += string(line)
 		if !isLiteral {
-			break
+			return text, nil
 		}
 		if lit.size > maxResponse-len(text) {
 			return "", l.failed(step, wire.ErrLineTooLong)
@@ -421,10 +413,6 @@ func (l *backLogin) readLine(step string) (string, error) {
 			return "", l.failed(step, err)
 		}
 	}
-	if bytes.ContainsAny(text, "\r\x00") {
-		return "", l.rubbish(step, string(text))
-	}
-	return string(text), nil
 }
 
 func (l *backLogin) failed(step string, err error) error {
@@ -442,42 +430,34 @@ func (l *backLogin) blame(message, reason string) error {
 	return fmt.Errorf("%w: %w", router.ErrOperator, errors.New(reason))
 }
 
-// capabilityCode reads [CAPABILITY …] at the start of a response's text; nil
-// when it is not there.
-func capabilityCode(text string) capabilities {
-	const code = "[CAPABILITY "
-	if len(text) < len(code) || !strings.EqualFold(text[:len(code)], code) {
-		return nil
-	}
-	list, _, found := strings.Cut(text[len(code):], "]")
-	if !found {
-		return nil
-	}
-	return parseCapabilities(list)
-}
-
-func parseCapabilities(list string) capabilities {
-	c := make(capabilities)
-	for name := range strings.FieldsSeq(list) {
-		c[strings.ToUpper(name)] = true
-	}
-	return c
-}
-
-// idList writes the pairs of an ID command. The values are typed ones: nothing
+// appendID writes the pairs of an ID command. The values are typed ones: nothing
 // in them needs more than quoting, and what does is left out.
-func idList(pairs [][2]string) string {
-	var out strings.Builder
+func appendID(out []byte, pairs [][2]string) []byte {
+	start := len(out)
 	for _, kv := range pairs {
-		if strings.ContainsAny(kv[0]+kv[1], "\"\\\r\n\x00") {
+		if unquotable(kv[0]) || unquotable(kv[1]) {
 			continue
 		}
-		if out.Len() > 0 {
-			out.WriteByte(' ')
+		if len(out) > start {
+			out = append(out, ' ')
 		}
-		fmt.Fprintf(&out, `"%s" "%s"`, kv[0], kv[1])
+		out = append(out, '"')
+		out = append(out, kv[0]...)
+		out = append(out, `" "`...)
+		out = append(out, kv[1]...)
+		out = append(out, '"')
 	}
-	return out.String()
+	return out
+}
+
+func unquotable(s string) bool {
+	for i := range len(s) {
+		switch s[i] {
+		case '"', '\\', '\r', '\n', 0:
+			return true
+		}
+	}
+	return false
 }
 
 // clip shortens a backend's words for an error text.

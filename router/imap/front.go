@@ -18,13 +18,14 @@ var errOver = errors.New("session is over")
 type front struct {
 	s     *router.Session
 	conn  *wire.Conn
+	lists *lists
 	bad   int
 	quiet bool // nothing of ours may be written any more: TLS or the backend has the word
 }
 
 // run greets the client and answers its commands until it logs in or leaves.
 func (f *front) run(ctx context.Context) error {
-	if err := f.conn.Line("* OK [CAPABILITY %s] %s ready", f.capabilities(), f.s.Hostname()); err != nil {
+	if err := f.conn.Say("* OK [CAPABILITY ", f.capabilities(), "] ", f.s.Hostname(), " ready"); err != nil {
 		return err
 	}
 	for range maxCommands {
@@ -165,7 +166,7 @@ func (f *front) private(c *command) error {
 // enter opens the session on the backend and joins it. x is the exchange that the
 // backend may go on with.
 func (f *front) enter(ctx context.Context, c *command, login *router.Login, x *exchange) error {
-	l := &backLogin{s: f.s, login: login}
+	l := &backLogin{s: f.s, login: login, lists: f.lists}
 	b, err := f.s.Enter(ctx, login, upstream.IMAP, l.run)
 	switch {
 	case x.broken != nil:
@@ -175,9 +176,12 @@ func (f *front) enter(ctx context.Context, c *command, login *router.Login, x *e
 	}
 	defer b.Close()
 	for _, line := range l.welcome.untagged {
-		f.conn.Printf("%s\r\n", line)
+		f.conn.WriteString(line)
+		f.conn.WriteString("\r\n")
 	}
-	f.conn.Printf("%s %s\r\n", c.tag, l.welcome.ok)
+	for _, word := range []string{c.tag, " ", l.welcome.ok, "\r\n"} {
+		f.conn.WriteString(word)
+	}
 	f.quiet = true
 	if err := f.s.Join(ctx, b); err != nil {
 		return err

@@ -25,7 +25,7 @@ func (l *backLogin) relay(account lookup.Account, r *sasl.Relay) error {
 	switch {
 	case r.Begun:
 		return fmt.Errorf("%w: an exchange that has begun cannot go on elsewhere", router.ErrBackend)
-	case !l.caps["AUTH="+r.Mechanism], l.caps["AUTH="+r.Mechanism+"-PLUS"]:
+	case !l.caps.Has("AUTH=" + r.Mechanism), l.caps.Has("AUTH=" + r.Mechanism + "-PLUS"):
 		return l.blame("backend does not offer a mechanism any more that is relayed to it, or offers it with -PLUS too: give all nodes the same mechanisms", "cannot relay "+r.Mechanism)
 	}
 	err := l.exchange(account, r)
@@ -38,13 +38,13 @@ func (l *backLogin) relay(account lookup.Account, r *sasl.Relay) error {
 func (l *backLogin) exchange(account lookup.Account, r *sasl.Relay) error {
 	conn := l.b.Conn
 	l.identify(account)
-	if l.caps["SASL-IR"] {
+	if l.caps.Has("SASL-IR") {
 		conn.Printf("L AUTHENTICATE %s %s\r\n", r.Mechanism, wire.EncodeSASL(r.First))
 	}
 	if err := l.identified(); err != nil {
 		return err
 	}
-	if !l.caps["SASL-IR"] {
+	if !l.caps.Has("SASL-IR") {
 		conn.Printf("L AUTHENTICATE %s\r\n", r.Mechanism)
 		if err := conn.Flush(); err != nil {
 			return l.failed("AUTHENTICATE", err)

@@ -255,21 +255,22 @@ func (c *Conn) take(w *worker) (fd int32, ok bool) {
 	return fd, true
 }
 
-// Addresses returns both ends, without allocating as LocalAddr and RemoteAddr do.
-func (c *Conn) Addresses() (local, remote netip.AddrPort) {
+// LocalAddrPort is LocalAddr without its allocation. It asks the system once, where
+// the listener did not know.
+func (c *Conn) LocalAddrPort() netip.AddrPort {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.local.IsValid() && c.fd >= 0 {
 		c.local = localOf(c.fd)
 	}
-	return c.local, c.remote
+	return c.local
 }
 
+// RemoteAddrPort is RemoteAddr without its allocation.
+func (c *Conn) RemoteAddrPort() netip.AddrPort { return c.remote }
+
 // LocalAddr implements net.Conn.
-func (c *Conn) LocalAddr() net.Addr {
-	local, _ := c.Addresses()
-	return net.TCPAddrFromAddrPort(local)
-}
+func (c *Conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.LocalAddrPort()) }
 
 // RemoteAddr implements net.Conn.
 func (c *Conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.remote) }

@@ -185,8 +185,8 @@ func TestConnAddresses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		aLocal, aRemote := a.(*Conn).Addresses()
-		bLocal, bRemote := b.(*Conn).Addresses()
+		aLocal, aRemote := a.(*Conn).LocalAddrPort(), a.(*Conn).RemoteAddrPort()
+		bLocal, bRemote := b.(*Conn).LocalAddrPort(), b.(*Conn).RemoteAddrPort()
 		if aRemote != to || bLocal != to || aLocal != bRemote || aLocal.Addr() != to.Addr() {
 			t.Errorf("%s: %v to %v, %v from %v", address, aLocal, aRemote, bLocal, bRemote)
 		}

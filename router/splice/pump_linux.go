@@ -59,7 +59,9 @@ func (w *worker) pump(s *parked, i int) bool {
 		stuck := dst.owes() && !y.broken
 		if y.fin && !y.finSent && !y.broken && !stuck {
 			y.finSent = true
-			dst.halfClose()
+			if !s.closing(i) {
+				dst.halfClose()
+			}
 			continue
 		}
 		if y.ended || !src.readable && !src.more || stuck && !y.discards {
@@ -75,6 +77,13 @@ func (w *worker) pump(s *parked, i int) bool {
 		y.bulk = false
 	}
 	return false
+}
+
+// closing reports whether the way back has ended too, so that the socket of way i's
+// destination is closed in this very turn, which says the same as a half-close.
+func (s *parked) closing(i int) bool {
+	src, dst := &s.legs[i], &s.legs[1-i]
+	return dst.tls == nil && s.ways[1-i].ended && !src.owes()
 }
 
 // settle sends what the destination is owed.

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,19 +19,43 @@ type Offer map[string]string
 // Has reports whether a capability is offered.
 func (o Offer) Has(name string) bool { _, ok := o[name]; return ok }
 
-// maxOffer bounds what is remembered of a node: more capabilities than any
+// They bound what is remembered of a node: more and longer capabilities than any
 // server has.
-const maxOffer = 200
+const (
+	maxOffer  = 200
+	maxName   = 100
+	maxParams = 1000
+)
 
-// clipped is a copy of bounded size.
+// clipped is the offer, or a part of it, of bounded size.
 func (o Offer) clipped() Offer {
+	if o.fits() {
+		return o
+	}
 	out := make(Offer, min(len(o), maxOffer))
 	for name, params := range o {
-		if len(out) < maxOffer && len(name) <= 100 && len(params) <= 1000 {
+		if len(out) < maxOffer && len(name) <= maxName && len(params) <= maxParams {
 			out[name] = params
 		}
 	}
 	return out
+}
+
+func (o Offer) fits() bool {
+	if len(o) > maxOffer {
+		return false
+	}
+	for name, params := range o {
+		if len(name) > maxName || len(params) > maxParams {
+			return false
+		}
+	}
+	return true
+}
+
+// is reports whether two offers are the same map.
+func (o Offer) is(other Offer) bool {
+	return reflect.ValueOf(o).UnsafePointer() == reflect.ValueOf(other).UnsafePointer()
 }
 
 // offered is what is known of a service of a node. It is part of its endpoint
@@ -71,7 +96,7 @@ func (o *offered) learn(offer Offer, behind bool) bool {
 	if behind {
 		at = &o.behind
 	}
-	if maps.Equal(*at, offer) {
+	if at.is(offer) || maps.Equal(*at, offer) {
 		return false
 	}
 	*at = offer.clipped()
@@ -79,7 +104,8 @@ func (o *offered) learn(offer Offer, behind bool) bool {
 }
 
 // Learn remembers what the node offers: before the login, or behind it. Only what
-// was said under the connection's final protection may be learned.
+// was said under the connection's final protection may be learned. The offer is
+// shared from then on: read only.
 func (b *Back) Learn(offer Offer, behind bool) {
 	if b.pick != nil && b.pick.e.offers.learn(offer, behind) {
 		b.set.commons.forget(b.Service)
