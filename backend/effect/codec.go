@@ -2,7 +2,6 @@ package effect
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"time"
 
@@ -67,6 +66,8 @@ func appendEffect(b []byte, e Effect) []byte {
 		b = append(append(b, e.ID[:]...), e.Mailbox[:]...)
 		b = pack.Uint(pack.Uint(b, uint64(e.UIDValidity)), uint64(e.UID))
 		return append(b, e.GUID[:]...)
+	case Conformed:
+		return appendConformed(b, &e)
 	case QueueSet:
 		b = pack.Bytes(pack.Uint(b, e.ID), e.Entry)
 		return pack.Uint(append(b, e.Body[:]...), uint64(e.Size))
@@ -131,6 +132,8 @@ func readEffect(in *pack.Reader) Effect {
 		in.Fill(e.ID[:])
 		e.Appended = backend.Appended{Mailbox: readGUID(in), UIDValidity: in.Uint32(), UID: backend.UID(in.Uint32()), GUID: readGUID(in)}
 		return e
+	case kindConformed:
+		return readConformed(in)
 	case kindQueueSet:
 		return QueueSet{ID: in.Uint(), Entry: bytes.Clone(in.Bytes()), Body: readGUID(in), Size: in.Size()}
 	case kindQueueDeleted:
@@ -195,14 +198,12 @@ func readUIDs(in *pack.Reader) []backend.UID {
 		return nil
 	}
 	uids := make([]backend.UID, 0, n)
-	var last uint64
+	var last backend.UID
 	for range n {
-		step := uint64(in.Uint32())
-		if last += step; step == 0 || last > 1<<32-1 {
-			in.Fail(errors.New("uids do not ascend"))
+		if last = nextUID(in, last); in.Err() != nil {
 			return nil
 		}
-		uids = append(uids, backend.UID(last))
+		uids = append(uids, last)
 	}
 	return uids
 }

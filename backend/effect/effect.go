@@ -161,6 +161,7 @@ const (
 	kindQueueSet       kind = 12
 	kindQueueDeleted   kind = 13
 	kindPropertySet    kind = 14
+	kindConformed      kind = 15
 )
 
 func (UserCreated) kind() kind    { return kindUserCreated }
@@ -177,3 +178,4 @@ func (Delivered) kind() kind      { return kindDelivered }
 func (QueueSet) kind() kind       { return kindQueueSet }
 func (QueueDeleted) kind() kind   { return kindQueueDeleted }
 func (PropertySet) kind() kind    { return kindPropertySet }
+func (Conformed) kind() kind      { return kindConformed }

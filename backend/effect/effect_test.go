@@ -21,7 +21,8 @@ func every() *Record {
 	m := backend.Message{
 		UID: 7, ModSeq: 9, GUID: backend.GUID{1, 2}, Size: 1 << 40, InternalDate: day(-3), SaveDate: day(20000), Flags: []string{`\Seen`, "k"},
 	}
-	box := backend.GUID{3}
+	box, other := backend.GUID{3}, m
+	other.UID, other.Flags = 1<<31, nil
 	return &Record{
 		Shard: 200, Epoch: 2, Seq: 1 << 50, Time: Clock(5 << 16), User: "ann@example.test",
 		Digests: []MailboxDigest{{box, Digest{1, 2}}, {backend.GUID{4}, Digest{1 << 63, 1<<64 - 1}}},
@@ -43,6 +44,12 @@ func every() *Record {
 			QueueDeleted{ID: 3},
 			PropertySet{Mailbox: box, Name: "n", Value: []byte("v")},
 			PropertySet{Name: "n", Value: []byte{}, Gone: true},
+			Conformed{
+				Mailbox: backend.Mailbox{ID: box, Name: "b", Use: `\Junk`, UIDValidity: 1<<32 - 1, UIDNext: 1<<32 - 1, HighestModSeq: 1 << 62},
+				Floor:   3, Put: []backend.Message{m, other},
+				Gone: []Gone{{UID: 1, GUID: backend.GUID{7}, ModSeq: 8, Was: 2}, {UID: 1<<32 - 2, ModSeq: 9}},
+			},
+			Conformed{Mailbox: backend.Mailbox{ID: box, Name: "c", UIDValidity: 1, UIDNext: 1, HighestModSeq: 1}},
 		},
 	}
 }
@@ -53,8 +60,8 @@ func TestRecordComesBack(t *testing.T) {
 	for _, e := range want.Effects {
 		kinds[e.kind()] = true
 	}
-	if len(kinds) != int(kindPropertySet) {
-		t.Errorf("%d kinds tested of %d", len(kinds), kindPropertySet)
+	if len(kinds) != int(kindConformed) {
+		t.Errorf("%d kinds tested of %d", len(kinds), kindConformed)
 	}
 	b := AppendRecord(nil, want)
 	got, err := DecodeRecord(b)

@@ -136,6 +136,7 @@ func scenario() []step {
 		}),
 		onBox("rename", "a", func(u backend.User, _ backend.Mailbox) error { return u.Rename(ctx, "a", "z") }),
 		onBox("expunge", "Sent", func(u backend.User, m backend.Mailbox) error { _, err := u.Expunge(ctx, m.ID, nil, true); return err }),
+		{"conform", conformBob},
 		onBox("subscribe", "INBOX", func(u backend.User, _ backend.Mailbox) error { return u.Subscribe(ctx, "z/b", true) }),
 		{"queue add", func(t testing.TB, s *Store) error {
 			_, err := s.QueueAdd(ctx, []byte("to carol"), strings.NewReader(text(6)), int64(len(text(6))))

@@ -56,7 +56,9 @@ func (tb *txBox) show(u *user) {
 	}
 	b.Box = tb.Box
 	u.boxes[b.ID], u.names[b.Name] = b, b
-	if b.loaded {
+	if b.loaded && tb.conformed {
+		b.messages = tb.whole
+	} else if b.loaded {
 		b.messages = b.messages.Remove(tb.removed).Update(tb.changed).Append(tb.added...)
 	}
 }

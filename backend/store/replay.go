@@ -110,6 +110,9 @@ func (s *Store) applyAgain(record *effect.Record, note func(*tx, *effect.Record)
 			return &misfitError{fmt.Errorf("record %d of %q: %w", record.Seq, record.User, err)}
 		}
 	}
+	if err := t.fits(); err != nil {
+		return &misfitError{fmt.Errorf("record %d of %q: %w", record.Seq, record.User, err)}
+	}
 	got, err := t.finish()
 	if err != nil {
 		return err

@@ -57,6 +57,9 @@ type txBox struct {
 	added   []backend.Message
 	changed []backend.Message
 	removed []backend.UID
+
+	conformed bool
+	whole     backend.Messages // of a mailbox that is conformed
 }
 
 func (u *user) begin(now effect.Clock) *tx {
@@ -78,6 +81,9 @@ func (t *tx) box(id backend.GUID) (*txBox, error) {
 	if tb, ok := t.boxes[id]; ok {
 		if tb.deleted {
 			return nil, backend.ErrNoMailbox
+		}
+		if tb.conformed {
+			return nil, errConformedTwice
 		}
 		return tb, nil
 	}
@@ -155,6 +161,8 @@ func (t *tx) apply(e effect.Effect) error {
 		return t.setFlags(e)
 	case effect.Expunged:
 		return t.expunge(e)
+	case effect.Conformed:
+		return t.conform(&e)
 	case effect.Delivered:
 		t.rememberDelivery(e)
 	case effect.QueueSet:
