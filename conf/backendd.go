@@ -10,7 +10,8 @@ type Backendd struct {
 	Node          string      `toml:"node"`    // its own name; the backend's when empty
 	Hostname      string      `toml:"hostname"`
 	Admin         string      `toml:"admin"`
-	Data          string      `toml:"data"` // the store's directory
+	LogLevel      string      `toml:"log_level"` // info (when empty), debug, warn or error
+	Data          string      `toml:"data"`      // the store's directory
 	Certificate   Certificate `toml:"certificate"`
 	ProxyNetworks []string    `toml:"proxy_networks"` // where proxies may connect from
 	Proxies       []string    `toml:"proxies"`        // the proxies' inbound SMTP listeners, for mail to other homes
@@ -29,6 +30,7 @@ func (k *checker) backendd() {
 	k.need("backendd.data", b.Data != "", "the directory of the mail store")
 	k.needSecret()
 	k.admin("backendd.admin", b.Admin)
+	k.logLevel("backendd.log_level", b.LogLevel)
 	k.certificate("backendd.certificate", b.Certificate)
 	k.networks("backendd.proxy_networks", b.ProxyNetworks)
 	k.listeners("backendd.listen", b.Listeners, b.Certificate, []string{"imap", "pop3", "submission", "lmtp", "managesieve"})

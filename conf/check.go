@@ -66,6 +66,10 @@ func (k *checker) oneOf(key, value string, words ...string) bool {
 	return false
 }
 
+func (k *checker) logLevel(key, level string) {
+	k.oneOf(key, level, "info", "debug", "warn", "error")
+}
+
 func (k *checker) didYouMean(value string, words []string) string {
 	if near := nearest(value, words); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)

@@ -20,6 +20,7 @@ type Listener struct {
 	Protocol           string `toml:"protocol"`
 	Address            string `toml:"address"`
 	TLS                string `toml:"tls"`                 // starttls (when empty), implicit or off
+	TLSMin             string `toml:"tls_min"`             // the oldest version of TLS: 1.2 (when empty) or 1.3
 	CleartextLogin     bool   `toml:"cleartext_login"`     // let users log in without TLS
 	MaxSessions        int    `toml:"max_sessions"`        // 20,000 when zero
 	ClientCertificates string `toml:"client_certificates"` // ask clients for certificates: optional or required; not asked when empty
@@ -48,6 +49,9 @@ func (k *checker) listeners(key string, ls []Listener, cert Certificate, protoco
 		if k.oneOf(key+".tls", l.TLS, "starttls", "implicit", "off") && l.TLS != "off" && cert.Empty() {
 			k.bad(key+".tls", "TLS needs a certificate: set %s.certificate, or tls = \"off\" here", strings.SplitN(key, ".", 2)[0])
 		}
+		if k.oneOf(key+".tls_min", l.TLSMin, "1.2", "1.3") && l.TLSMin != "" && l.TLS == "off" {
+			k.bad(key+".tls_min", "has no meaning with tls = \"off\"; remove one of them")
+		}
 		k.lmtpPort(key, l)
 		k.clientCertificates(key, l)
 		k.networks(key+".proxy_networks", l.ProxyNetworks)
@@ -73,7 +77,7 @@ func (k *checker) clientCertificates(key string, l Listener) {
 		k.bad(key+".client_ca_file", `has no meaning without client_certificates = "optional" or "required"`)
 	case l.ClientCAFile == "":
 		k.bad(key+".client_certificates", "needs client_ca_file: whose certificates are believed")
-	case l.TLS == "off" || l.Protocol == "smtp" || l.Protocol == "lmtp":
+	case l.TLS == "off" || l.Protocol == "smtp":
 		k.bad(key+".client_certificates", "only listeners with TLS for users can ask for certificates")
 	}
 	k.file(key+".client_ca_file", l.ClientCAFile)

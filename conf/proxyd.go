@@ -18,6 +18,10 @@ type Proxyd struct {
 	SMTP         SMTP          `toml:"smtp"`
 	LMTP         LMTP          `toml:"lmtp"`
 
+	LogLevel     string   `toml:"log_level"`     // info (when empty), debug, warn or error
+	Linger       Duration `toml:"linger"`        // how long the old process keeps its sessions when a new one has taken over; until they end when zero
+	StartTimeout Duration `toml:"start_timeout"` // how long the new process may take to start; 1m when zero
+
 	PreLogin   Duration `toml:"pre_login"` // the whole time before login; 1m when zero
 	Connect    Duration `toml:"connect"`   // for connecting to a backend, TLS included; 5s when zero
 	MaxMessage int64    `toml:"max_message"`
@@ -30,6 +34,7 @@ func (k *checker) proxyd() {
 	k.need("backend", len(k.c.Backends) > 0, "at least one [[backend]]: a proxy needs somewhere to go")
 	k.needSecret()
 	k.admin("proxyd.admin", p.Admin)
+	k.logLevel("proxyd.log_level", p.LogLevel)
 	k.certificate("proxyd.certificate", p.Certificate)
 	k.listeners("proxyd.listen", p.Listeners, p.Certificate, []string{"imap", "pop3", "submission", "smtp", "lmtp", "managesieve"})
 	for i, l := range p.Listeners {

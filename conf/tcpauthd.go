@@ -9,7 +9,8 @@ import (
 type Tcpauthd struct {
 	Address     string      `toml:"address"`
 	Admin       string      `toml:"admin"`
-	Data        string      `toml:"data"` // the embedded user database's directory
+	LogLevel    string      `toml:"log_level"` // info (when empty), debug, warn or error
+	Data        string      `toml:"data"`      // the embedded user database's directory
 	Secret      Secret      `toml:"secret"`
 	Certificate Certificate `toml:"certificate"` // TLS on the listener when set
 	Networks    []string    `toml:"networks"`    // who may connect; loopback only when empty
@@ -62,6 +63,7 @@ func (k *checker) tcpauthd() {
 		k.listenAddress("tcpauthd.address", t.Address)
 	}
 	k.admin("tcpauthd.admin", t.Admin)
+	k.logLevel("tcpauthd.log_level", t.LogLevel)
 	k.certificate("tcpauthd.certificate", t.Certificate)
 	k.networks("tcpauthd.networks", t.Networks)
 	k.secret("tcpauthd.secret", &t.Secret)

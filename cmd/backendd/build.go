@@ -11,6 +11,7 @@ import (
 	"switchyard/backend/queue"
 	"switchyard/backend/smtp"
 	"switchyard/backend/textindex"
+	"switchyard/cmd/internal/certificates"
 	"switchyard/cmd/internal/directory"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
@@ -94,7 +95,7 @@ type listening struct {
 }
 
 // listen opens all sockets. On an error none stays open.
-func listen(c *conf.Config, gate *access.Gate, q *queue.Queue, texts *textindex.Index, log *zap.Logger) (out []listening, err error) {
+func listen(c *conf.Config, gate *access.Gate, q *queue.Queue, texts *textindex.Index, certs *tlsconf.Store, log *zap.Logger) (out []listening, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range out {
@@ -102,15 +103,13 @@ func listen(c *conf.Config, gate *access.Gate, q *queue.Queue, texts *textindex.
 			}
 		}
 	}()
-	var certificate *tls.Config
-	if cert := c.Backendd.Certificate; !cert.Empty() {
-		if certificate, err = tlsconf.Server(c.Path(cert.CertFile), c.Path(cert.KeyFile)); err != nil {
-			return nil, err
-		}
-	}
-	s := &servers{c: c, gate: gate, queue: q, texts: texts, certificate: certificate, drops: pop.NewMaildrops(), log: log}
+	s := &servers{c: c, gate: gate, queue: q, texts: texts, drops: pop.NewMaildrops(), log: log}
 	for _, l := range c.Backendd.Listeners {
 		mode, err := modeOr(l.TLS, tlsconf.StartTLS)
+		if err != nil {
+			return out, err
+		}
+		certificate, err := certificates.Server(c, l, certs)
 		if err != nil {
 			return out, err
 		}
@@ -118,7 +117,7 @@ func listen(c *conf.Config, gate *access.Gate, q *queue.Queue, texts *textindex.
 		if err != nil {
 			return out, err
 		}
-		out = append(out, listening{socket: socket, handle: s.handler(l, mode), maxSessions: l.MaxSessions})
+		out = append(out, listening{socket: socket, handle: s.handler(l, mode, certificate), maxSessions: l.MaxSessions})
 	}
 	if c.Backendd.Admin != "" {
 		socket, err := daemon.Listen("admin", c.Backendd.Admin)
@@ -132,18 +131,16 @@ func listen(c *conf.Config, gate *access.Gate, q *queue.Queue, texts *textindex.
 
 // servers makes the protocols' servers.
 type servers struct {
-	c           *conf.Config
-	gate        *access.Gate
-	queue       *queue.Queue
-	texts       *textindex.Index
-	certificate *tls.Config
-	log         *zap.Logger
-	drops       *pop.Maildrops
+	c     *conf.Config
+	gate  *access.Gate
+	queue *queue.Queue
+	texts *textindex.Index
+	log   *zap.Logger
+	drops *pop.Maildrops
 }
 
 // handler makes the handler of one listener.
-func (s *servers) handler(l conf.Listener, mode tlsconf.Mode) server.Handler {
-	certificate := s.certificate
+func (s *servers) handler(l conf.Listener, mode tlsconf.Mode, certificate *tls.Config) server.Handler {
 	if mode == tlsconf.Off {
 		certificate = nil
 	}

@@ -14,10 +14,12 @@ import (
 	"switchyard/backend/queue"
 	"switchyard/backend/store"
 	"switchyard/backend/textindex"
+	"switchyard/cmd/internal/certificates"
 	"switchyard/cmd/internal/directory"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
 	"switchyard/internal/server"
+	"switchyard/internal/tlsconf"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -38,7 +40,8 @@ func main() {
 }
 
 // run is the node's life, in order: configuration, directory, store, queue,
-// listeners; and back: no new sessions, goodbyes, queue, and the store last.
+// listeners; and back: no new sessions, goodbyes, queue, and the store last. SIGHUP
+// reloads.
 func run(flags daemon.Flags) error {
 	if flags.Version {
 		fmt.Println("backendd", daemon.Version())
@@ -52,8 +55,9 @@ func run(flags daemon.Flags) error {
 		fmt.Println(flags.Config, "is good for backendd")
 		return nil
 	}
-	log, level := daemon.NewLogger(flags.LogLevel)
+	log, level := daemon.NewLogger(flags.Level(c.Backendd.LogLevel))
 	defer log.Sync()
+	hangups := daemon.CatchHangups()
 	ctx, stop := daemon.Signals(context.Background())
 	defer stop()
 
@@ -91,17 +95,23 @@ func run(flags daemon.Flags) error {
 		return fmt.Errorf("read the outbound queue: %w", err)
 	}
 	filter.queue.Store(outbound)
-	listeners, err := listen(c, gate, outbound, texts, log)
+	certs, err := certificates.Open(c, log, c.Backendd.Certificate)
 	if err != nil {
 		return err
 	}
+	listeners, err := listen(c, gate, outbound, texts, certs, log)
+	if err != nil {
+		return err
+	}
+	admin := daemon.Admin{Name: "backendd", Level: level}
+	certificates.Show(certs, &admin)
 
 	group, ctx := errgroup.WithContext(ctx)
 	sockets := make([]daemon.Listener, 0, len(listeners))
 	for _, l := range listeners {
 		sockets = append(sockets, l.socket)
 		if l.handle == nil {
-			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, daemon.Admin{Name: "backendd", Level: level}) })
+			group.Go(func() error { return daemon.ServeAdmin(ctx, l.socket, admin) })
 			continue
 		}
 		group.Go(func() error {
@@ -109,6 +119,12 @@ func run(flags daemon.Flags) error {
 		})
 	}
 	group.Go(func() error { return outbound.Run(ctx) })
+	if certs != nil {
+		group.Go(func() error { return certs.Run(ctx) })
+	}
+	group.Go(func() error {
+		return hangups.Run(ctx, func() error { return reload(flags, certs, level) }, log.Named("daemon"))
+	})
 	if err := daemon.Announce(flags.Ready, sockets); err != nil {
 		stop()
 		return errors.Join(err, group.Wait())
@@ -117,4 +133,18 @@ func run(flags daemon.Flags) error {
 	err = group.Wait()
 	log.Info("stopped")
 	return err
+}
+
+// reload reads the configuration file again and takes over what can change while
+// sessions run: the certificate and the log level.
+func reload(flags daemon.Flags, certs *tlsconf.Store, level zap.AtomicLevel) error {
+	c, err := conf.Load(flags.Config, conf.BackenddDaemon)
+	if err != nil {
+		return err
+	}
+	if err := certificates.Use(certs, c, c.Backendd.Certificate); err != nil {
+		return err
+	}
+	level.SetLevel(flags.Level(c.Backendd.LogLevel))
+	return nil
 }

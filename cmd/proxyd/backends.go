@@ -5,7 +5,9 @@ import (
 	"net"
 	"time"
 
+	"switchyard/cmd/internal/certificates"
 	"switchyard/conf"
+	"switchyard/internal/daemon"
 	"switchyard/internal/tlsconf"
 	"switchyard/router/splice"
 	"switchyard/router/upstream"
@@ -97,19 +99,22 @@ func upstreamNode(c *conf.Config, b conf.Backend, n conf.Node) (upstream.Node, e
 }
 
 // reload reads the configuration file again and takes over what can change while
-// sessions run: the certificates and the backends. For the rest a new process takes
-// this one's place (SIGUSR2), and no session is lost either.
-func reload(file string, certs *tlsconf.Store, backends *upstream.Set) error {
-	c, err := conf.Load(file, conf.ProxydDaemon)
+// sessions run: the certificates, the backends and the log level. For the rest a new
+// process takes this one's place (SIGUSR2), and no session is lost either.
+func reload(flags daemon.Flags, certs *tlsconf.Store, backends *upstream.Set, level zap.AtomicLevel) error {
+	c, err := conf.Load(flags.Config, conf.ProxydDaemon)
 	if err != nil {
 		return err
 	}
 	list, err := backendList(c)
-	if err == nil && certs != nil {
-		err = certs.Use(certificatePairs(c))
+	if err == nil {
+		err = certificates.Use(certs, c, shown(c)...)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		err = backends.Update(list)
 	}
-	return backends.Update(list)
+	if err == nil {
+		level.SetLevel(flags.Level(c.Proxyd.LogLevel))
+	}
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"switchyard/cmd/internal/certificates"
 	"switchyard/cmd/internal/directory"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
@@ -47,10 +48,7 @@ func adminPages(proxy *router.Router, c *console.Console, cached *cache.Cache, c
 		Metrics:  []prometheus.Collector{console.Metrics(proxy), console.CacheMetrics(cached.Stats)},
 		Handlers: c.Handlers(),
 	}
-	if certs != nil {
-		a.Metrics = append(a.Metrics, daemon.CertificateMetrics(certs.Certificates))
-		a.Warnings = func() []string { return certs.Warnings(expiryWarning) }
-	}
+	certificates.Show(certs, &a)
 	return a
 }
 
@@ -134,6 +132,12 @@ func inbound(c *conf.Config) (world, own router.Protocol, err error) {
 	return world, own, nil
 }
 
+// shown are the certificates of all listeners, the first one for clients that name
+// no host.
+func shown(c *conf.Config) []conf.Certificate {
+	return append([]conf.Certificate{c.Proxyd.Certificate}, c.Proxyd.Certificates...)
+}
+
 // proxyProtocols makes the protocols by their names in the configuration.
 func proxyProtocols(c *conf.Config) (map[string]router.Protocol, error) {
 	world, own, err := inbound(c)
@@ -176,7 +180,7 @@ func listen(c *conf.Config, sockets *daemon.Sockets, certs *tlsconf.Store, proto
 				return out, err
 			}
 		}
-		server, err := serverConfig(c, l, certs)
+		server, err := certificates.Server(c, l, certs)
 		if err != nil {
 			return out, err
 		}

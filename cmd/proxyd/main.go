@@ -8,8 +8,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"time"
 
 	"switchyard/cmd/internal/authhttp"
+	"switchyard/cmd/internal/certificates"
 	"switchyard/cmd/internal/directory"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
@@ -52,7 +54,7 @@ func run(flags daemon.Flags) error {
 		fmt.Println(flags.Config, "is good for proxyd")
 		return nil
 	}
-	log, level := daemon.NewLogger(flags.LogLevel)
+	log, level := daemon.NewLogger(flags.Level(c.Proxyd.LogLevel))
 	defer log.Sync()
 	sockets, err := daemon.Inherit(log.Named("daemon"))
 	if err != nil {
@@ -92,7 +94,7 @@ func run(flags daemon.Flags) error {
 	defer admin.Close()
 	alone := console.New(proxy, console.Options{Logger: log.Named("console")}) // for the process that follows
 	defer alone.Close()
-	certs, err := certificates(c, log)
+	certs, err := certificates.Open(c, log, shown(c)...)
 	if err != nil {
 		return err
 	}
@@ -128,7 +130,8 @@ func run(flags daemon.Flags) error {
 	group.Go(func() error { proxy.Recheck(ctx, recheckPeriod(c)); return nil })
 	process := daemon.Process{
 		Sockets: sockets, Sessions: func() int { return sessionCount(proxy) }, Handlers: alone.Handlers(),
-		Reload: func() error { return reload(flags.Config, certs, backends) }, Logger: log.Named("daemon"),
+		Reload:       func() error { return reload(flags, certs, backends, level) },
+		StartTimeout: time.Duration(c.Proxyd.StartTimeout), Linger: time.Duration(c.Proxyd.Linger), Logger: log.Named("daemon"),
 	}
 	group.Go(func() error { return process.Run(ctx, stop) })
 	if err := errors.Join(daemon.Announce(flags.Ready, open), sockets.Serving()); err != nil {

@@ -32,13 +32,6 @@ func serverOptions(c *conf.Config) (tcpauth.ServerOptions, error) {
 	if o.Replicas, err = prefixes(t.Replicas); err != nil {
 		return o, err
 	}
-	if !t.Certificate.Empty() {
-		config, err := tlsconf.Server(c.Path(t.Certificate.CertFile), c.Path(t.Certificate.KeyFile))
-		if err != nil {
-			return o, err
-		}
-		o.TLS = config
-	}
 	return o, nil
 }
 

@@ -15,8 +15,10 @@ import (
 	"os"
 
 	"switchyard/cmd/internal/authhttp"
+	"switchyard/cmd/internal/certificates"
 	"switchyard/conf"
 	"switchyard/internal/daemon"
+	"switchyard/internal/tlsconf"
 	"switchyard/lookup/nwauth"
 	"switchyard/lookup/tcpauth"
 
@@ -80,7 +82,7 @@ func run(f flags) error {
 	case f.exported != "":
 		return exportFile(ctx, c, f.exported)
 	}
-	log, level := daemon.NewLogger(f.LogLevel)
+	log, level := daemon.NewLogger(f.Level(c.Tcpauthd.LogLevel))
 	defer log.Sync()
 	options.Logger = log.Named("tcpauth")
 	if f.stdio {
@@ -90,8 +92,9 @@ func run(f flags) error {
 }
 
 // serve is the directory's life, in order: user database, listeners; and back:
-// the answers under way, and the database last.
+// the answers under way, and the database last. SIGHUP reloads.
 func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f flags, log *zap.Logger, level zap.AtomicLevel) error {
+	hangups := daemon.CatchHangups()
 	users, err := openStore(ctx, c, log)
 	if err != nil {
 		return err
@@ -108,6 +111,13 @@ func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f
 		}
 		options.State = r.state
 	}
+	certs, err := certificates.Open(c, log, c.Tcpauthd.Certificate)
+	if err != nil {
+		return err
+	}
+	if options.TLS, err = certificates.Server(c, conf.Listener{}, certs); err != nil {
+		return err
+	}
 	srv, err := tcpauth.NewServer(users, options)
 	if err != nil {
 		return err
@@ -116,6 +126,7 @@ func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f
 	if r != nil {
 		admin.Ready, admin.Handlers, admin.Metrics = r.ready, r.pages(), append(admin.Metrics, r.metrics()...)
 	}
+	certificates.Show(certs, &admin)
 	sockets, err := listen(c)
 	if err != nil {
 		return err
@@ -138,6 +149,12 @@ func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f
 	if r != nil {
 		group.Go(func() error { return r.follow(ctx) })
 	}
+	if certs != nil {
+		group.Go(func() error { return certs.Run(ctx) })
+	}
+	group.Go(func() error {
+		return hangups.Run(ctx, func() error { return reload(f, certs, level) }, log.Named("daemon"))
+	})
 	if err := daemon.Announce(f.Ready, sockets); err != nil {
 		stop()
 		return errors.Join(err, group.Wait())
@@ -146,4 +163,18 @@ func serve(ctx context.Context, c *conf.Config, options tcpauth.ServerOptions, f
 	err = group.Wait()
 	log.Info("stopped")
 	return err
+}
+
+// reload reads the configuration file again and takes over what can change while
+// it serves: the certificate and the log level.
+func reload(f flags, certs *tlsconf.Store, level zap.AtomicLevel) error {
+	c, err := conf.Load(f.Config, conf.TcpauthdDaemon)
+	if err != nil {
+		return err
+	}
+	if err := certificates.Use(certs, c, c.Tcpauthd.Certificate); err != nil {
+		return err
+	}
+	level.SetLevel(f.Level(c.Tcpauthd.LogLevel))
+	return nil
 }

@@ -42,6 +42,17 @@ type Flags struct {
 	Version  bool
 	Ready    string // file to write the listeners' addresses to
 	LogLevel zapcore.Level
+
+	levelSet bool // on the command line
+}
+
+// Level is how much is logged: what the command line says, else what the
+// configuration says, which has checked it, else info.
+func (f *Flags) Level(configured string) zapcore.Level {
+	if level, err := zapcore.ParseLevel(configured); err == nil && !f.levelSet {
+		return level
+	}
+	return f.LogLevel
 }
 
 // ParseFlags reads a command line. Each of more may add flags of the daemon's
@@ -54,13 +65,14 @@ func ParseFlags(name string, args []string, out io.Writer, more ...func(*flag.Fl
 	fs.BoolVar(&f.Check, "check", false, "check the configuration and exit")
 	fs.BoolVar(&f.Version, "version", false, "print the version and exit")
 	fs.StringVar(&f.Ready, "ready", "", "write the listeners' addresses to this `file`, as JSON, once they accept connections")
-	fs.TextVar(&f.LogLevel, "log-level", zapcore.InfoLevel, "`level`: debug, info, warn or error")
+	fs.TextVar(&f.LogLevel, "log-level", zapcore.InfoLevel, "`level`: debug, info, warn or error; the configuration's log_level when not given")
 	for _, add := range more {
 		add(fs)
 	}
 	if err := fs.Parse(args); err != nil {
 		return f, err
 	}
+	fs.Visit(func(one *flag.Flag) { f.levelSet = f.levelSet || one.Name == "log-level" })
 	if fs.NArg() > 0 {
 		return f, fmt.Errorf("%s takes no arguments, only flags: %q", name, fs.Args())
 	}

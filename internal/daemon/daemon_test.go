@@ -26,6 +26,12 @@ func TestParseFlags(t *testing.T) {
 	if err != nil || f.Config != "x.toml" || !f.Check || f.LogLevel != zapcore.DebugLevel {
 		t.Errorf("got %+v, %v", f, err)
 	}
+	if got := f.Level("error"); got != zapcore.DebugLevel {
+		t.Errorf("the command line and the configuration say different levels: got %v", got)
+	}
+	if f, err = ParseFlags("proxyd", nil, io.Discard); err != nil || f.Level("") != zapcore.InfoLevel || f.Level("error") != zapcore.ErrorLevel {
+		t.Errorf("without the flag: got %v and %v, %v", f.Level(""), f.Level("error"), err)
+	}
 	for _, args := range [][]string{{"x.toml"}, {"-nosuch"}, {"-log-level", "loud"}} {
 		if _, err := ParseFlags("proxyd", args, io.Discard); err == nil {
 			t.Errorf("%q was accepted", args)

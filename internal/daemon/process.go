@@ -75,7 +75,7 @@ func (p *Process) Run(ctx context.Context, stop func()) error {
 		select {
 		case sig := <-p.Sockets.signals:
 			if sig == syscall.SIGHUP {
-				p.reload()
+				obey(p.Reload, p.Logger)
 				continue
 			}
 			successor, err := p.handOver(ctx, stop)
@@ -91,18 +91,6 @@ func (p *Process) Run(ctx context.Context, stop func()) error {
 			return nil
 		}
 	}
-}
-
-func (p *Process) reload() {
-	if p.Reload == nil {
-		p.Logger.Info("there is nothing to reload")
-		return
-	}
-	if err := p.Reload(); err != nil {
-		p.Logger.Error("the configuration was not reloaded: all is as it was", zap.Error(err))
-		return
-	}
-	p.Logger.Info("configuration reloaded")
 }
 
 // linger waits until the sessions have ended.

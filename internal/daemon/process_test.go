@@ -54,6 +54,7 @@ func toy() error {
 			time.Sleep(patience)
 		}
 	}
+	linger, _ := time.ParseDuration(os.Getenv("DAEMON_TEST_LINGER"))
 	log, level := NewLogger(zap.DebugLevel)
 	sockets, err := Inherit(log)
 	if err != nil {
@@ -81,7 +82,7 @@ func toy() error {
 	})
 	p := &Process{
 		Sockets: sockets, Sessions: func() int { return int(live.Load()) }, Handlers: map[string]http.Handler{"GET /who": who},
-		RunDir: dir, StartTimeout: 3 * time.Second, Logger: log,
+		RunDir: dir, StartTimeout: 3 * time.Second, Linger: linger, Logger: log,
 		Reload: func() error { return os.WriteFile(filepath.Join(dir, "reloaded"), nil, 0o600) },
 	}
 	done := make(chan error, 2)
@@ -311,6 +312,22 @@ func TestTakeover(t *testing.T) {
 		left, err := filepath.Glob(filepath.Join(r.dir, "switchyard-*"))
 		return err == nil && len(left) == 0
 	})
+}
+
+// TestLinger: an old process whose time is over ends with the sessions that it has.
+func TestLinger(t *testing.T) {
+	t.Parallel()
+	r := startToy(t, func(cmd *exec.Cmd) { cmd.Env = append(cmd.Env, "DAEMON_TEST_LINGER=50ms") })
+	s := r.dial()
+	r.signal(r.first, syscall.SIGUSR2)
+	r.until("a new process is ready", func() bool { return r.announced().PID != r.first })
+	s.conn.SetDeadline(time.Now().Add(patience))
+	if b, err := s.in.ReadByte(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %q, %v, want the session's end", b, err)
+	}
+	if again := r.dial(); again.pid == r.first {
+		t.Error("the old process accepts")
+	}
 }
 
 // zombie reports whether a process has ended and its parent, which lives, has not
