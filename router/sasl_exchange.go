@@ -210,10 +210,10 @@ func (s *Session) external(ctx context.Context, next sasl.Next) (*Login, error) 
 // certificate returns the certificate that this proxy has shown on the session's
 // connection; nil when that is not known: behind a resumption none is shown.
 func (s *Session) certificate() *x509.Certificate {
-	if leaf := s.witness.Leaf(); leaf != nil {
+	config, state := s.listener.Config, s.Conn.TLS()
+	if leaf := s.witness.Leaf(state); leaf != nil {
 		return leaf
 	}
-	config, state := s.listener.Config, s.Conn.TLS()
 	if state == nil || state.DidResume || config.GetCertificate != nil || config.GetConfigForClient != nil || len(config.Certificates) != 1 {
 		return nil
 	}

@@ -22,10 +22,11 @@ func WithWitness(ctx context.Context) (context.Context, *Witness) {
 	return context.WithValue(ctx, witnessKey{}, w), w
 }
 
-// Leaf returns the certificate that was shown; nil when none was: the session was
-// resumed, or w is nil.
-func (w *Witness) Leaf() *x509.Certificate {
-	if w == nil {
+// Leaf returns the certificate that was shown on the connection with this state;
+// nil when none was: the session was resumed, or w or state is nil. With TLS 1.2 a
+// certificate is chosen before it is known that none will be shown.
+func (w *Witness) Leaf(state *tls.ConnectionState) *x509.Certificate {
+	if w == nil || state == nil || !state.HandshakeComplete || state.DidResume {
 		return nil
 	}
 	if cert := w.cert.Load(); cert != nil {
