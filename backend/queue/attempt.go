@@ -17,6 +17,7 @@ type outcome struct {
 	verdict verdict
 	reply   string // "250 2.1.5 text"
 	server  string
+	silent  bool     // the server will not tell the sender what becomes of it
 	to      []string // whom an expanded one has become
 }
 
@@ -85,6 +86,7 @@ func (q *Queue) record(e *entry, r *Recipient, o outcome, now time.Time) (others
 	switch o.verdict {
 	case delivered:
 		r.State, word = Delivered, "delivered"
+		r.Relayed = o.silent && r.wants("SUCCESS") && q.reaches(e.Envelope.From)
 	case refused:
 		r.State, word = Failed, "refused"
 	case elsewhere:
@@ -162,16 +164,22 @@ func (q *Queue) forget(e *entry) {
 	delete(q.entries, e.id)
 }
 
-// planReport gives the recipients that have failed now their report. The null
-// sender gets none (RFC 5321 §6.1).
+// planReport gives the recipients that have failed now their report, and those that
+// were relayed to where nobody will report success another (RFC 3461 §5.2.2). The
+// null sender gets none (RFC 5321 §6.1).
 func (e *entry) planReport() {
 	if e.Envelope.From == "" {
 		return
 	}
-	number := e.Reports + 1
-	for i := range e.Recipients {
-		if r := &e.Recipients[i]; r.State == Failed && r.Report == 0 && r.wantsFailure() {
-			r.Report, e.Reports = number, number
+	for _, due := range []func(*Recipient) bool{
+		func(r *Recipient) bool { return r.State == Failed && r.wantsFailure() },
+		func(r *Recipient) bool { return r.Relayed },
+	} {
+		number := e.Reports + 1
+		for i := range e.Recipients {
+			if r := &e.Recipients[i]; r.Report == 0 && due(r) {
+				r.Report, e.Reports = number, number
+			}
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 
@@ -22,17 +23,21 @@ import (
 // bigger header its beginning.
 const maxReturned = 256 << 10
 
-// report puts a delivery status notification (RFC 3464) about failed
-// recipients into the queue. It is made from the entry alone: made twice, it
+// report puts a delivery status notification (RFC 3464) about recipients that
+// have failed, or were relayed, into the queue. It is made from the entry alone: made twice, it
 // has the same bytes. The caller holds e.mu.
-func (q *Queue) report(ctx context.Context, e *entry, failed []*Recipient) error {
-	kind, returned, err := q.returned(ctx, e)
+func (q *Queue) report(ctx context.Context, e *entry, about []*Recipient) error {
+	kind, returned, err := q.returned(ctx, e, about[0].Relayed)
 	if err != nil {
 		return err
 	}
+	action := "failed"
+	if about[0].Relayed {
+		action = "relayed"
+	}
 	text, err := q.dsn(notice{
-		env: e.Envelope, about: failed, created: e.Created, when: failed[0].Last, kind: kind, returned: returned,
-		unique: fmt.Sprintf("%s.%d.%d", FormatID(e.id), failed[0].Report, e.Created.UnixNano()),
+		env: e.Envelope, action: action, about: about, created: e.Created, when: about[0].Last, kind: kind, returned: returned,
+		unique: fmt.Sprintf("%s.%d.%d", FormatID(e.id), about[0].Report, e.Created.UnixNano()),
 	})
 	if err != nil {
 		return err
@@ -40,7 +45,7 @@ func (q *Queue) report(ctx context.Context, e *entry, failed []*Recipient) error
 	env := e.Envelope.answer()
 	// A full queue must not keep an entry from ending: reports are few, and
 	// each makes room for another.
-	made := newEntry(env, failed[0].Last, q.laneOf)
+	made := newEntry(env, about[0].Last, q.laneOf)
 	id, _, err := q.store.QueueAddOnce(ctx, [32]byte{}, made.encode(), bytes.NewReader(text), int64(len(text)))
 	if err != nil {
 		return err
@@ -61,7 +66,7 @@ func (e Envelope) answer() Envelope {
 // notice is what a notification says.
 type notice struct {
 	env     Envelope // of the message
-	success bool     // the recipients have it; else they have failed
+	action  string   // failed, delivered or relayed: what became of it
 	about   []*Recipient
 	created time.Time // when the message came
 	when    time.Time // of the notification
@@ -78,11 +83,7 @@ func (q *Queue) dsn(n notice) ([]byte, error) {
 	h.Set("To", "<"+n.env.From+">")
 	h.SetDate(n.when)
 	h.SetMessageID("dsn." + n.unique + "@" + q.o.Hostname)
-	subject := "Undelivered mail returned to sender"
-	if n.success {
-		subject = "Your mail was delivered"
-	}
-	h.SetSubject(subject)
+	h.SetSubject(n.words().subject)
 	h.Set("Auto-Submitted", "auto-replied") // RFC 3834 §5
 
 	var out bytes.Buffer
@@ -126,28 +127,35 @@ func part(w *message.Writer, kind, text string) error {
 	return p.Close()
 }
 
+// words are what a notification says to people.
+type words struct{ subject, became, last string }
+
+func (n *notice) words() words {
+	switch n.action {
+	case "delivered":
+		return words{"Your mail was delivered", "was delivered to", "You asked to be told. The header of the message is below."}
+	case "relayed":
+		return words{"Your mail was passed on", "was passed on for",
+			"You asked to be told of its delivery. The next server does not tell, so that you will hear only if it fails.\r\nThe header of the message is below."}
+	}
+	return words{"Undelivered mail returned to sender", "could not be delivered to", "It will not be tried again. The message, or its header, is below."}
+}
+
 // explanation is the part for people.
 func (n *notice) explanation(host string) string {
-	became, last := "could not be", "It will not be tried again. The message, or its header, is below."
-	if n.success {
-		became, last = "was", "You asked to be told. The header of the message is below."
-	}
+	words := n.words()
 	var b strings.Builder
-	fmt.Fprintf(&b, "This is the mail system at %s.\r\n\r\nYour message of %s %s delivered to:\r\n\r\n",
-		host, n.created.Format("2 January 2006 15:04 MST"), became)
+	fmt.Fprintf(&b, "This is the mail system at %s.\r\n\r\nYour message of %s %s:\r\n\r\n",
+		host, n.created.Format("2 January 2006 15:04 MST"), words.became)
 	for _, r := range n.about {
 		fmt.Fprintf(&b, "  %s\r\n    %s\r\n", r.Address, r.Reply)
 	}
-	b.WriteString("\r\n" + last + "\r\n")
+	b.WriteString("\r\n" + words.last + "\r\n")
 	return b.String()
 }
 
 // status is the part for programs (RFC 3464 §2).
 func (n *notice) status(host string) string {
-	action := "failed"
-	if n.success {
-		action = "delivered"
-	}
 	var b strings.Builder
 	if n.env.ID != "" {
 		fmt.Fprintf(&b, "Original-Envelope-Id: %s\r\n", OneLine(n.env.ID))
@@ -158,7 +166,7 @@ func (n *notice) status(host string) string {
 		if r.Original != "" {
 			fmt.Fprintf(&b, "Original-Recipient: %s\r\n", OneLine(r.Original))
 		}
-		fmt.Fprintf(&b, "Final-Recipient: %s; %s\r\nAction: %s\r\nStatus: %s\r\n", addressType(r.Address), r.Address, action, enhanced(r.Reply))
+		fmt.Fprintf(&b, "Final-Recipient: %s; %s\r\nAction: %s\r\nStatus: %s\r\n", addressType(r.Address), r.Address, n.action, enhanced(r.Reply))
 		if r.Server != "" {
 			fmt.Fprintf(&b, "Remote-MTA: dns; %s\r\n", r.Server)
 		}
@@ -175,22 +183,33 @@ func addressType(address string) string {
 	return "rfc822"
 }
 
-// enhanced takes the status code out of a reply.
+// enhanced takes the status code (RFC 3463 §2) out of a reply. One that has none, or
+// one of another class, says no more than its class.
 func enhanced(reply string) string {
 	fields := strings.Fields(reply)
-	if len(fields) < 2 || strings.Count(fields[1], ".") != 2 {
+	if len(fields) == 0 || !strings.Contains("245", reply[:1]) {
 		return "5.0.0"
 	}
-	return fields[1]
+	if len(fields) > 1 && statusCode.MatchString(fields[1]) && fields[1][0] == reply[0] {
+		return fields[1]
+	}
+	return reply[:1] + ".0.0"
 }
 
+var statusCode = regexp.MustCompile(`^[245]\.[0-9]{1,3}\.[0-9]{1,3}$`)
+
 // returned gives back the message, or its header. A message that is damaged
-// must still be reported: then there is nothing of it.
-func (q *Queue) returned(ctx context.Context, e *entry) (kind, text string, err error) {
+// must still be reported: then there is nothing of it. RET is about failures
+// (RFC 3461 §6.2).
+func (q *Queue) returned(ctx context.Context, e *entry, header bool) (kind, text string, err error) {
+	ret := e.Envelope.Return
+	if header {
+		ret = "HDRS"
+	}
 	body, err := q.store.QueueBody(ctx, e.id)
 	if err == nil {
 		defer body.Close()
-		kind, text, err = returnedPart(e.Envelope.Return, body)
+		kind, text, err = returnedPart(ret, body)
 	}
 	if err != nil && !errors.Is(err, backend.ErrBusy) && ctx.Err() == nil {
 		q.o.Logger.Error("queued message cannot be read", zap.String("queue", FormatID(e.id)), zap.Error(err))

@@ -68,6 +68,7 @@ type Recipient struct {
 	Last     time.Time // of the last attempt; zero: none yet
 	Reply    string    // what the last attempt got: "451 4.3.0 text"
 	Server   string    // who said so; empty: this node
+	Relayed  bool      // Delivered, and the sender is to hear that nothing more will be heard
 	Report   int       // number of the report that it is in; zero: none
 	Reported bool      // that report is in the queue
 }

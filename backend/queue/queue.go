@@ -14,7 +14,8 @@
 // A recipient that cannot be served now is tried again by the schedule, until
 // it is too old; one that is refused, or too old, is reported to the sender
 // (RFC 3464), except to the null sender, so that reports cause no reports. A
-// delivery into a mailbox of this node is reported to a sender who asked for that.
+// delivery into a mailbox of this node is reported to a sender who asked for that,
+// and so is one to a server that will not report it.
 //
 // What it promises: an entry goes only when every recipient has a final answer
 // and each report that is due is an entry of its own. A crash between a

@@ -233,7 +233,9 @@ func (q *Queue) transaction(ctx context.Context, c *client, env Envelope, body b
 		}
 		return out
 	}
+	tells, _ := c.Extension("DSN")
 	for i, o := range q.data(ctx, c, body, pick(recipients, taken)) {
+		o.silent = !tells
 		out[taken[i]] = o
 	}
 	return out

@@ -33,8 +33,11 @@ func (t To) withoutSuccess() To {
 // reportsSuccess reports whether the sender is to hear of a delivery: not the null
 // sender (RFC 5321 §6.1), and nobody whom mail from here cannot reach.
 func (q *Queue) reportsSuccess(to To, env Envelope) bool {
-	return to.wants("SUCCESS") && env.From != "" && (q.IsLocal(env.From) || q.Relays())
+	return to.wants("SUCCESS") && env.From != "" && q.reaches(env.From)
 }
+
+// reaches reports whether mail from here has a way to an address.
+func (q *Queue) reaches(address string) bool { return q.IsLocal(address) || q.Relays() }
 
 // keepAndReport puts a message into the mailbox and then the report into the queue,
 // once for each delivery. Its place there is reserved first: a full queue must not
@@ -71,7 +74,7 @@ func (q *Queue) success(to To, env Envelope, unique string, body io.ReaderAt, si
 	}
 	now := time.Now()
 	text, err := q.dsn(notice{
-		env: env, success: true, created: now, when: now, unique: unique, kind: "text/rfc822-headers", returned: string(header),
+		env: env, action: "delivered", created: now, when: now, unique: unique, kind: "text/rfc822-headers", returned: string(header),
 		about: []*Recipient{{To: to, Reply: "250 2.1.5 delivered", Last: now}},
 	})
 	return string(text), err

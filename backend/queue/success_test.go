@@ -53,6 +53,7 @@ func TestSuccess(t *testing.T) {
 		"kept and forwarded":           {map[string]lookup.Account{"f@here.test": forwarding(false, "y@out.test")}, "eve@here.test", []string{"SUCCESS"}, "f@here.test", "[f@here.test]", "NEVER"},
 		"kept, forwarded, and failure": {map[string]lookup.Account{"f@here.test": forwarding(false, "y@out.test")}, "eve@here.test", []string{"SUCCESS", "FAILURE"}, "f@here.test", "[f@here.test]", "FAILURE"},
 		"forwarded":                    {map[string]lookup.Account{"f@here.test": forwarding(true, "ben", "anna")}, "eve@here.test", []string{"SUCCESS"}, "f@here.test", "[ben@here.test for rfc822;f@here.test]", ""},
+		"out":                          {nil, "eve@here.test", []string{"SUCCESS"}, "y@out.test", "[]", "SUCCESS"},
 		"forwarded out":                {map[string]lookup.Account{"f@here.test": forwarding(true, "y@out.test")}, "eve@here.test", []string{"SUCCESS"}, "f@here.test", "[]", "SUCCESS"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -84,6 +85,61 @@ func TestSuccess(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestRelayed: where the next server will not tell of success, the sender hears that;
+// one to whom there is no way, or who did not ask, does not. What fails is in a report
+// of its own.
+func TestRelayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, Options{Relay: servers})
+		b.other.reply = func(line string) string {
+			if strings.HasPrefix(line, "RCPT TO:<no@") {
+				return "550 5.1.1 who?"
+			}
+			return ""
+		}
+		defer b.run()()
+		success := []string{"SUCCESS", "FAILURE"}
+		env := Envelope{From: "anna@here.test", Return: "FULL", To: []To{
+			{Address: "y@out.test", Notify: success, Original: "rfc822;Y@out.test"}, {Address: "no@out.test", Notify: success}, {Address: "quiet@out.test"},
+		}}
+		if _, err := b.q.Accept(t.Context(), env, strings.NewReader(mailText), int64(len(mailText))); err != nil {
+			t.Fatal(err)
+		}
+		env.From, env.To = "", env.To[:1]
+		if _, err := b.q.Accept(t.Context(), env, strings.NewReader(mailText), int64(len(mailText))); err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Minute)
+		box := b.disk.box("anna@here.test")
+		slices.SortFunc(box, func(a, b string) int { return strings.Index(a, "Action: failed") - strings.Index(b, "Action: failed") })
+		if len(box) != 2 || b.q.Len() != 0 {
+			t.Fatalf("%d reports, %d in the queue", len(box), b.q.Len())
+		}
+		for _, want := range []string{"\r\nSubject: Your mail was passed on\r\n", "\r\nOriginal-Recipient: rfc822;Y@out.test\r\nFinal-Recipient: rfc822; y@out.test\r\nAction: relayed\r\nStatus: 2.0.0\r\n"} {
+			if !strings.Contains(box[0], want) {
+				t.Errorf("%q is not in %s", want, box[0])
+			}
+		}
+		if strings.Count(box[0], "Final-Recipient") != 1 || strings.Contains(box[0], "\r\nbody\r\n") {
+			t.Errorf("the report of what was relayed: %s", box[0])
+		}
+		if strings.Count(box[1], "Final-Recipient: rfc822; no@out.test\r\nAction: failed") != 1 || !strings.Contains(box[1], "\r\nbody\r\n") {
+			t.Errorf("the report of what failed: %s", box[1])
+		}
+	})
+}
+
+func TestEnhanced(t *testing.T) {
+	for reply, want := range map[string]string{
+		"250 2.1.5 delivered": "2.1.5", "250 OK": "2.0.0", "250": "2.0.0", "250 v1.2.3 took it": "2.0.0", "250 5.1.1 x": "2.0.0",
+		"550 5.1.1 who?": "5.1.1", "554 no": "5.0.0", "451 4.4.7 given up": "4.4.7", "": "5.0.0", "no answer": "5.0.0",
+	} {
+		if got := enhanced(reply); got != want {
+			t.Errorf("%q: got %s, want %s", reply, got, want)
+		}
 	}
 }
 
