@@ -41,8 +41,6 @@ type backLogin struct {
 	login   *router.Login
 	welcome welcome
 
-	lists *lists
-
 	b     *router.Back
 	caps  upstream.Offer // what it offers; nil when that is not known. Shared: read only
 	alert []string       // untagged lines worth the client's attention
@@ -50,7 +48,7 @@ type backLogin struct {
 
 // run implements router.LoginFunc.
 func (l *backLogin) run(ctx context.Context, b *router.Back, account lookup.Account) error {
-	*l = backLogin{s: l.s, login: l.login, lists: l.lists, b: b}
+	*l = backLogin{s: l.s, login: l.login, b: b}
 	if err := l.greeting(); err != nil {
 		return err
 	}
@@ -82,7 +80,7 @@ func (l *backLogin) greeting() error {
 	switch {
 	case !strings.HasPrefix(line, "* "):
 	case strings.EqualFold(word, "OK"):
-		l.caps = l.lists.code(text)
+		l.caps = l.capabilityCode(text)
 		return nil
 	case strings.EqualFold(word, "BYE"):
 		return fmt.Errorf("%w: greeting: BYE %s", router.ErrBackend, clip(text))
@@ -286,7 +284,7 @@ func (l *backLogin) outcome(r tagged) error {
 	if r.word == "OK" {
 		l.welcome = welcome{untagged: l.alert, ok: "OK " + r.text}
 		if l.caps == nil {
-			l.caps = l.lists.code(r.text)
+			l.caps = l.capabilityCode(r.text)
 		}
 		l.b.Learn(l.caps, true)
 		return nil
@@ -378,7 +376,7 @@ func (l *backLogin) untagged(step, text string) error {
 	case "BYE":
 		return fmt.Errorf("%w: %s: BYE %s", router.ErrBackend, step, clip(rest))
 	case "CAPABILITY":
-		l.caps = l.lists.of(rest)
+		l.caps = l.b.Parse(rest, parseCapabilities)
 		if step == "AUTHENTICATE" {
 			l.alert = append(l.alert, "* "+text)
 		}
@@ -428,6 +426,31 @@ func (l *backLogin) rubbish(step, line string) error {
 func (l *backLogin) blame(message, reason string) error {
 	l.s.Log.Error(message, zap.String("home", l.b.Backend), zap.String("node", l.b.Node), zap.String("reason", reason))
 	return fmt.Errorf("%w: %w", router.ErrOperator, errors.New(reason))
+}
+
+// capabilityCode reads [CAPABILITY …] at the start of a response's text; nil when
+// it is not there.
+func (l *backLogin) capabilityCode(text string) upstream.Offer {
+	const code = "[CAPABILITY "
+	if len(text) < len(code) || !strings.EqualFold(text[:len(code)], code) {
+		return nil
+	}
+	list, _, found := strings.Cut(text[len(code):], "]")
+	if !found {
+		return nil
+	}
+	return l.b.Parse(list, parseCapabilities)
+}
+
+func parseCapabilities(list string) upstream.Offer {
+	offer := make(upstream.Offer)
+	for name := range strings.FieldsSeq(list) {
+		offer[strings.ToUpper(name)] = ""
+	}
+	if offer.Has("LITERAL+") {
+		offer["LITERAL-"] = "" // RFC 7888 §5: the one includes the other
+	}
+	return offer
 }
 
 // appendID writes the pairs of an ID command. The values are typed ones: nothing

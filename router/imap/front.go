@@ -18,7 +18,6 @@ var errOver = errors.New("session is over")
 type front struct {
 	s     *router.Session
 	conn  *wire.Conn
-	lists *lists
 	bad   int
 	quiet bool // nothing of ours may be written any more: TLS or the backend has the word
 }
@@ -166,7 +165,7 @@ func (f *front) private(c *command) error {
 // enter opens the session on the backend and joins it. x is the exchange that the
 // backend may go on with.
 func (f *front) enter(ctx context.Context, c *command, login *router.Login, x *exchange) error {
-	l := &backLogin{s: f.s, login: login, lists: f.lists}
+	l := &backLogin{s: f.s, login: login}
 	b, err := f.s.Enter(ctx, login, upstream.IMAP, l.run)
 	switch {
 	case x.broken != nil:

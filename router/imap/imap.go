@@ -46,7 +46,7 @@ const (
 )
 
 // Protocol is IMAP for a router's listeners. The zero value works.
-type Protocol struct{ lists lists }
+type Protocol struct{}
 
 // New makes the protocol.
 func New() *Protocol { return &Protocol{} }
@@ -60,8 +60,8 @@ func (*Protocol) Busy() string {
 }
 
 // Serve implements router.Protocol.
-func (p *Protocol) Serve(ctx context.Context, s *router.Session) error {
-	f := &front{s: s, conn: s.Conn, lists: &p.lists}
+func (*Protocol) Serve(ctx context.Context, s *router.Session) error {
+	f := &front{s: s, conn: s.Conn}
 	err := f.run(ctx)
 	switch {
 	case err == nil || f.quiet:

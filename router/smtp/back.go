@@ -11,6 +11,7 @@ import (
 	"switchyard/internal/smtpd"
 	"switchyard/internal/wire"
 	"switchyard/router"
+	"switchyard/router/upstream"
 
 	"go.uber.org/zap"
 )
@@ -29,8 +30,8 @@ const maxInitial = 510
 type back struct {
 	*router.Back
 	s      *router.Session
-	hail   string            // EHLO or LHLO
-	offers map[string]string // keywords in capitals, with their parameters
+	hail   string         // EHLO or LHLO
+	offers upstream.Offer // keywords in capitals, with their parameters; read only
 }
 
 // hello does all that comes before the login: greeting, TLS, and who the client
@@ -87,16 +88,23 @@ func (b *back) introduce() error {
 	if r.Code != 250 {
 		return b.refused(b.hail, r)
 	}
-	b.offers = make(map[string]string)
-	for i, line := range strings.Split(r.Text, "\n") {
-		if keyword, params, _ := strings.Cut(line, " "); i > 0 {
-			b.offers[strings.ToUpper(keyword)] = params
-		}
-	}
+	_, list, _ := strings.Cut(r.Text, "\n") // the first line is the server's name
+	b.offers = b.Parse(list, parseOffers)
 	return nil
 }
 
-func (b *back) has(keyword string) bool { _, ok := b.offers[keyword]; return ok }
+// parseOffers reads the lines behind the first of the answer to EHLO or LHLO.
+func parseOffers(list string) upstream.Offer {
+	offers := make(upstream.Offer)
+	for line := range strings.SplitSeq(list, "\n") {
+		if keyword, params, _ := strings.Cut(line, " "); keyword != "" {
+			offers[strings.ToUpper(keyword)] = params
+		}
+	}
+	return offers
+}
+
+func (b *back) has(keyword string) bool { return b.offers.Has(keyword) }
 
 // authenticate logs in as the proxy, for the user when there is one. The answer
 // is the caller's to judge.
@@ -185,24 +193,31 @@ var errRubbish = errors.New("unexpected answer")
 // readReply reads a reply of one line or more (RFC 5321 §4.2.1). The enhanced
 // code is taken from the first line and out of all (RFC 2034 §4).
 func readReply(conn *wire.Conn) (r smtpd.Reply, err error) {
-	var lines []string
-	for range maxReplyLines {
+	var text strings.Builder
+	for n := range maxReplyLines {
 		raw, err := conn.ReadLine(maxReplyLine)
 		if err != nil {
 			return smtpd.Reply{}, err
 		}
 		line := string(raw)
-		code, last, text, ok := parseReplyLine(line)
-		if !ok || len(lines) > 0 && code != r.Code {
+		code, last, words, ok := parseReplyLine(line)
+		if !ok || n > 0 && code != r.Code {
 			return smtpd.Reply{}, fmt.Errorf("%w %q", errRubbish, clip(line))
 		}
 		r.Code = code
-		if enhanced, rest := cutEnhanced(code, text); enhanced != "" && (len(lines) == 0 || enhanced == r.Enhanced) {
-			r.Enhanced, text = enhanced, rest
+		if enhanced, rest := cutEnhanced(code, words); enhanced != "" && (n == 0 || enhanced == r.Enhanced) {
+			r.Enhanced, words = enhanced, rest
 		}
-		lines = append(lines, text)
+		if last && n == 0 {
+			r.Text = words
+			return r, nil
+		}
+		if n > 0 {
+			text.WriteByte('\n')
+		}
+		text.WriteString(words)
 		if last {
-			r.Text = strings.Join(lines, "\n")
+			r.Text = text.String()
 			return r, nil
 		}
 	}
@@ -229,9 +244,12 @@ func parseReplyLine(line string) (code int, last bool, text string, ok bool) {
 // cutEnhanced takes an enhanced status code from the start of a text. Its class
 // is the code's own, or it is none (RFC 2034 §4).
 func cutEnhanced(code int, text string) (enhanced, rest string) {
+	if len(text) < len("2.0.0") || text[0] != byte('0'+code/100) || text[1] != '.' {
+		return "", text
+	}
 	word, rest, _ := strings.Cut(text, " ")
 	parts := strings.Split(word, ".")
-	if len(parts) != 3 || parts[0] != strconv.Itoa(code/100) {
+	if len(parts) != 3 {
 		return "", text
 	}
 	for _, part := range parts {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
@@ -41,7 +40,7 @@ func (l *submissionLogin) run(ctx context.Context, rb *router.Back, account look
 	if err := b.hello(ctx, o); err != nil {
 		return err
 	}
-	b.Learn(maps.Clone(b.offers), false)
+	b.Learn(b.offers, false)
 	r, err := l.authenticate(b, account)
 	if err != nil {
 		return err

@@ -64,6 +64,42 @@ type offered struct {
 	mu     sync.Mutex
 	before Offer // the login; nil: not heard yet
 	behind Offer // the login; nil: not heard yet, or the service says nothing there
+
+	parsed map[string]Offer // lists as they came
+}
+
+// maxParsed bounds the lists that are kept for a node, and maxList each of them.
+// Most nodes have two: one of before the login and one of behind it.
+const (
+	maxParsed = 8
+	maxList   = 4 << 10
+)
+
+// parse takes a list apart, unless that was done before.
+func (o *offered) parse(list string, parse func(string) Offer) Offer {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if offer := o.parsed[list]; offer != nil {
+		return offer
+	}
+	offer := parse(list)
+	if len(list) > maxList {
+		return offer
+	}
+	if o.parsed == nil || len(o.parsed) >= maxParsed {
+		o.parsed = make(map[string]Offer)
+	}
+	o.parsed[strings.Clone(list)] = offer
+	return offer
+}
+
+// Parse takes a list of what the node offers apart, or remembers how that came
+// out: nodes say the same with each login. The result is shared: read only.
+func (b *Back) Parse(list string, parse func(string) Offer) Offer {
+	if b.pick == nil {
+		return parse(list)
+	}
+	return b.pick.e.offers.parse(list, parse)
 }
 
 // effective is what the node offers, as far as a client who has not logged in
