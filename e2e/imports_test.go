@@ -79,18 +79,18 @@ func layer(p string) int {
 // sideways lists the imports between packages of one layer that are meant,
 // with the reason. A package may import its own children without one.
 var sideways = map[string]string{
-	"backend/mirror/merge backend/effect":       "the log's clock says which of two changes was later",
-	"backend/store backend/effect":              "the log's language, for the store now and the mirror later",
-	"backend/store backend/effect/pack":         "one way of packing integers on disk",
-	"backend/store/segment backend/effect/pack": "one way of packing integers on disk",
-	"backend/store/rows backend/effect":         "rows hold what effects say",
-	"backend/store/rows backend/effect/pack":    "one way of packing integers on disk",
-	"backend/store/rows backend/store/segment":  "a row says where in a segment a body lies",
-	"backend/queue backend/access":              "the queue delivers to those who live here, and the gate says who",
-	"backend/imap/search backend/imap/syntax":   "criteria are read by the grammar",
-	"backend/queue lookup/resolve":              "recipients are resolved in one way, by proxies and backends alike",
-	"router/sasl/token router/sasl":             "tokens are one of the mechanisms",
-	"lookup/module lookup/tcpauth":              "the same protocol, on pipes instead of TCP",
+	"backend/mirror/merge backend/effect":            "the log's clock says which of two changes was later",
+	"backend/store backend/effect":                   "the log's language, for the store now and the mirror later",
+	"backend/store backend/effect/pack":              "one way of packing integers on disk",
+	"backend/store/segment backend/effect/pack":      "one way of packing integers on disk",
+	"backend/store/rows backend/effect":              "rows hold what effects say",
+	"backend/store/rows backend/effect/pack":         "one way of packing integers on disk",
+	"backend/store/rows backend/store/segment":       "a row says where in a segment a body lies",
+	"backend/queue backend/access":                   "the queue delivers to those who live here, and the gate says who",
+	"backend/imap/search backend/imap/syntax":        "criteria are read by the grammar",
+	"backend/queue lookup/resolve":                   "recipients are resolved in one way, by proxies and backends alike",
+	"router/sasl/token router/sasl":                  "tokens are one of the mechanisms",
+	"lookup/internal/authent lookup/internal/netwin": "answers carry the records that files hold",
 }
 
 // TestImportsPointDown holds rules 1 to 3 of docs/architecture.md.

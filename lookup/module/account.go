@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 	"switchyard/lookup/internal/netwin"
-	"switchyard/lookup/tcpauth"
 )
 
 // maxPassword is the longest password in bytes that is asked about.
@@ -20,7 +20,7 @@ func (m *Module) Lookup(ctx context.Context, name string) (lookup.Account, error
 	if m.checkName(name) != nil {
 		return lookup.Account{}, lookup.ErrAbsent
 	}
-	return m.account(ctx, tcpauth.Request{Verb: tcpauth.Lookup, Name: name}, lookup.ErrAbsent)
+	return m.account(ctx, authent.Request{Verb: authent.Lookup, Name: name}, lookup.ErrAbsent)
 }
 
 // Check implements lookup.Directory. A password that the grammar cannot carry
@@ -29,7 +29,7 @@ func (m *Module) Check(ctx context.Context, c lookup.Credentials) (lookup.Accoun
 	if m.checkName(c.Name) != nil || m.checkPassword(c.Password) != nil {
 		return lookup.Account{}, lookup.ErrRejected
 	}
-	r := tcpauth.Request{Verb: tcpauth.Check, Name: c.Name, Password: &c.Password, Client: c.Client}
+	r := authent.Request{Verb: authent.Check, Name: c.Name, Password: &c.Password, Client: c.Client}
 	account, err := m.account(ctx, r, lookup.ErrRejected)
 	if errors.As(err, new(*RefusedError)) {
 		return lookup.Account{}, lookup.ErrRejected
@@ -79,21 +79,21 @@ func isASCII(s string) bool {
 }
 
 // account asks a question whose -ERR means no.
-func (m *Module) account(ctx context.Context, r tcpauth.Request, no error) (lookup.Account, error) {
+func (m *Module) account(ctx context.Context, r authent.Request, no error) (lookup.Account, error) {
 	// The worker may still be reading when the caller has given up.
 	found := make(chan lookup.Account, 1)
-	err := m.ask(ctx, question{request: r, read: func(reply tcpauth.Reply) (bool, error) {
+	err := m.ask(ctx, question{request: r, read: func(reply authent.Reply) (bool, error) {
 		switch reply.Kind {
-		case tcpauth.Err:
+		case authent.Err:
 			return true, answered{no}
-		case tcpauth.OK:
-			account, err := tcpauth.ParseAccount(reply.Text, r.Name)
+		case authent.OK:
+			account, err := authent.ParseAccount(reply.Text, r.Name)
 			if err == nil {
 				found <- account
 			}
 			return true, err
 		}
-		return true, fmt.Errorf("%w: %s to %s", tcpauth.ErrGarbage, reply.Kind, r.Verb)
+		return true, fmt.Errorf("%w: %s to %s", authent.ErrGarbage, reply.Kind, r.Verb)
 	}})
 	if err != nil {
 		return lookup.Account{}, err

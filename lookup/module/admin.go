@@ -12,8 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 	"switchyard/lookup/internal/netwin"
-	"switchyard/lookup/tcpauth"
 )
 
 // Set adds a user or changes one. A nil password leaves the password as it is.
@@ -52,7 +52,7 @@ func (m *Module) Set(ctx context.Context, name string, password *string, labels 
 	if err != nil {
 		return false, err
 	}
-	err = m.change(ctx, tcpauth.Request{Verb: tcpauth.Set, Name: name, Password: password, Labels: labels})
+	err = m.change(ctx, authent.Request{Verb: authent.Set, Name: name, Password: password, Labels: labels})
 	return absent && err == nil, err
 }
 
@@ -123,19 +123,19 @@ func (m *Module) Delete(ctx context.Context, name string) error {
 		clear(m.deleted)
 	}
 	m.deleted[name] = a.Generation
-	return m.change(ctx, tcpauth.Request{Verb: tcpauth.Delete, Name: name})
+	return m.change(ctx, authent.Request{Verb: authent.Delete, Name: name})
 }
 
 // change sends a command that is answered with yes or no.
-func (m *Module) change(ctx context.Context, r tcpauth.Request) error {
-	return m.ask(ctx, question{request: r, read: func(reply tcpauth.Reply) (bool, error) {
+func (m *Module) change(ctx context.Context, r authent.Request) error {
+	return m.ask(ctx, question{request: r, read: func(reply authent.Reply) (bool, error) {
 		switch reply.Kind {
-		case tcpauth.OK:
+		case authent.OK:
 			return true, nil
-		case tcpauth.Err:
+		case authent.Err:
 			return true, answered{netwin.Refuse("the module says no to %s: %.80s", r.Verb, reply.Text)}
 		}
-		return true, fmt.Errorf("%w: %s to %s", tcpauth.ErrGarbage, reply.Kind, r.Verb)
+		return true, fmt.Errorf("%w: %s to %s", authent.ErrGarbage, reply.Kind, r.Verb)
 	}})
 }
 
@@ -164,13 +164,13 @@ func (m *Module) Search(ctx context.Context, pattern string, from, max int) (nam
 	if max > 0 {
 		limit = max
 	}
-	request := tcpauth.Request{Verb: tcpauth.Search, Pattern: pattern, From: from, Max: max}
-	err = m.ask(ctx, question{request: request, read: func(reply tcpauth.Reply) (bool, error) {
+	request := authent.Request{Verb: authent.Search, Pattern: pattern, From: from, Max: max}
+	err = m.ask(ctx, question{request: request, read: func(reply authent.Reply) (bool, error) {
 		switch reply.Kind {
-		case tcpauth.Err:
+		case authent.Err:
 			return true, answered{netwin.Refuse("the module says no to search: %.80s", reply.Text)}
-		case tcpauth.OK:
-			if r.found, r.total = tcpauth.ParseFound(reply.Text); r.found < 0 {
+		case authent.OK:
+			if r.found, r.total = authent.ParseFound(reply.Text); r.found < 0 {
 				r.found = from + len(r.names)
 				r.total = r.found
 			}
@@ -178,7 +178,7 @@ func (m *Module) Search(ctx context.Context, pattern string, from, max int) (nam
 			return true, nil
 		}
 		if lines++; lines > limit {
-			return true, fmt.Errorf("%w: more names than asked for", tcpauth.ErrGarbage)
+			return true, fmt.Errorf("%w: more names than asked for", authent.ErrGarbage)
 		}
 		word, _, _ := strings.Cut(reply.Text, " ")
 		name, err := lookup.CleanName(word, "")

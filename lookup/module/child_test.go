@@ -16,9 +16,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"switchyard/lookup/internal/authent"
 	"switchyard/lookup/internal/netwin"
 	"switchyard/lookup/lookuptest"
-	"switchyard/lookup/tcpauth"
 )
 
 // asModule names the environment variable that makes the test binary a module;
@@ -253,7 +253,7 @@ func write(dir, name, password string, labels map[string]string) {
 }
 
 func (f *fake) search(word []string) {
-	r, err := tcpauth.ParseRequest("search " + strings.Join(word, " "))
+	r, err := authent.ParseRequest("search " + strings.Join(word, " "))
 	if err != nil {
 		f.say("-ERR %v", err)
 		return
@@ -342,6 +342,6 @@ func (w *world) open(t testing.TB, opts Options) *Module {
 
 func testBinary() string { return os.Args[0] }
 
-func request(verb tcpauth.Verb, name string) tcpauth.Request {
-	return tcpauth.Request{Verb: verb, Name: name}
+func request(verb authent.Verb, name string) authent.Request {
+	return authent.Request{Verb: verb, Name: name}
 }

@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 	"switchyard/lookup/internal/netwin"
-	"switchyard/lookup/tcpauth"
 )
 
 // RefusedError says that what was asked can never be done, and why: the
@@ -179,18 +179,18 @@ type job struct {
 	line   string
 	secret string // a password in the line; it must not get into the log
 	limit  time.Duration
-	read   func(tcpauth.Reply) (done bool, err error) // see question
+	read   func(authent.Reply) (done bool, err error) // see question
 	done   chan error                                 // has room for the one result
 }
 
 // question is a request and how its answer is read.
 type question struct {
-	request tcpauth.Request
+	request authent.Request
 
 	// read takes one line of the answer and returns whether it was the last.
 	// An error that is answered is the answer; after any other the child is
 	// killed.
-	read func(tcpauth.Reply) (done bool, err error)
+	read func(authent.Reply) (done bool, err error)
 }
 
 // answered is a valid answer that is an error to the caller.
@@ -205,7 +205,7 @@ func (m *Module) ask(ctx context.Context, q question) error {
 		return err
 	}
 	limit := m.opts.Timeout
-	if q.request.Verb == tcpauth.Search {
+	if q.request.Verb == authent.Search {
 		limit *= long
 	}
 	j := &job{line: line, limit: limit, read: q.read, done: make(chan error, 1)}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 	"switchyard/lookup/lookuptest"
 	"switchyard/lookup/tcpauth"
 )
@@ -51,7 +52,7 @@ func TestContract(t *testing.T) {
 	})
 	lookuptest.RunHostile(t, open)
 	for _, line := range w.seen() {
-		if _, err := tcpauth.ParseRequest(line); err != nil {
+		if _, err := authent.ParseRequest(line); err != nil {
 			t.Errorf("a module was sent %.100q: %v", line, err)
 		}
 	}
@@ -327,9 +328,9 @@ func TestLog(t *testing.T) {
 func TestRefusalShowsNoPassword(t *testing.T) {
 	c := &child{}
 	c.hide("open-sesame")
-	j := &job{read: func(r tcpauth.Reply) (bool, error) { return true, answered{errors.New(r.Text)} }}
-	for _, kind := range []tcpauth.Kind{tcpauth.Err, tcpauth.Dead} {
-		_, err := c.take(j, tcpauth.Reply{Kind: kind, Text: "cannot set a@x.test open-sesame"})
+	j := &job{read: func(r authent.Reply) (bool, error) { return true, answered{errors.New(r.Text)} }}
+	for _, kind := range []authent.Kind{authent.Err, authent.Dead} {
+		_, err := c.take(j, authent.Reply{Kind: kind, Text: "cannot set a@x.test open-sesame"})
 		if err == nil || strings.Contains(err.Error(), "sesame") || !strings.Contains(err.Error(), "cannot set") {
 			t.Errorf("%s: got %v", kind, err)
 		}

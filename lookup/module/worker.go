@@ -9,7 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"switchyard/lookup/tcpauth"
+	"switchyard/lookup/internal/authent"
 )
 
 // minBackoff is how long a worker rests after its child's first failure.
@@ -113,7 +113,7 @@ func (c *child) exchange(j *job) (err error, fatal bool) {
 		if l.err != nil {
 			return l.err, true
 		}
-		reply, err := tcpauth.ParseReply(l.text)
+		reply, err := authent.ParseReply(l.text)
 		if err != nil {
 			return err, true
 		}
@@ -132,11 +132,11 @@ func (c *child) exchange(j *job) (err error, fatal bool) {
 
 // take gives one line of an answer to who asked, and returns whether it was
 // the last.
-func (c *child) take(j *job, reply tcpauth.Reply) (done bool, err error) {
+func (c *child) take(j *job, reply authent.Reply) (done bool, err error) {
 	switch reply.Kind {
-	case tcpauth.Dead:
+	case authent.Dead:
 		return true, dead{c.clean(reply.Text)}
-	case tcpauth.Err:
+	case authent.Err:
 		reply.Text = c.clean(reply.Text)
 	}
 	return j.read(reply)
@@ -145,4 +145,4 @@ func (c *child) take(j *job, reply tcpauth.Reply) (done bool, err error) {
 // dead is a -DEAD reply.
 type dead struct{ reason string }
 
-func (d dead) Error() string { return fmt.Sprintf("the module says %s %.80q", tcpauth.Dead, d.reason) }
+func (d dead) Error() string { return fmt.Sprintf("the module says %s %.80q", authent.Dead, d.reason) }

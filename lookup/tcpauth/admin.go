@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 	"switchyard/lookup/internal/netwin"
 )
 
@@ -16,21 +17,21 @@ func (c *Client) Set(ctx context.Context, name string, password *string, labels 
 	if password != nil && len(*password) > maxPassword {
 		return netwin.Refuse("the password is longer than %d bytes", maxPassword)
 	}
-	return c.change(ctx, Request{Verb: Set, Name: name, Password: password, Labels: labels})
+	return c.change(ctx, authent.Request{Verb: authent.Set, Name: name, Password: password, Labels: labels})
 }
 
 // Delete removes a user. Errors: RefusedError, also when there is no such
 // user; ErrUnavailable.
 func (c *Client) Delete(ctx context.Context, name string) error {
-	return c.change(ctx, Request{Verb: Delete, Name: name})
+	return c.change(ctx, authent.Request{Verb: authent.Delete, Name: name})
 }
 
 // change sends a command once. A connection that the server has closed since is
 // noticed before; see conn.stale and conn.gone.
-func (c *Client) change(ctx context.Context, r Request) error {
-	return c.ask(ctx, question{request: r, most: 1, read: func(replies []Reply) error {
-		if reply := replies[0]; reply.Kind == Err {
-			return answered{netwin.Refuse("server says no to %s: %s", r.Verb, cut(reply.Text, maxReason))}
+func (c *Client) change(ctx context.Context, r authent.Request) error {
+	return c.ask(ctx, question{request: r, most: 1, read: func(replies []authent.Reply) error {
+		if reply := replies[0]; reply.Kind == authent.Err {
+			return answered{netwin.Refuse("server says no to %s: %s", r.Verb, reply.Reason())}
 		}
 		return nil
 	}})
@@ -54,21 +55,21 @@ func (c *Client) Search(ctx context.Context, pattern string, from, max int) (Mat
 		max = defaultMax
 	}
 	var m Matches
-	r := Request{Verb: Search, Pattern: pattern, From: from, Max: max}
+	r := authent.Request{Verb: authent.Search, Pattern: pattern, From: from, Max: max}
 	// Bounded by what was asked for, and the line that ends it.
-	err := c.ask(ctx, question{request: r, again: true, most: max + 1, read: func(replies []Reply) error {
+	err := c.ask(ctx, question{request: r, again: true, most: max + 1, read: func(replies []authent.Reply) error {
 		m = Matches{}
 		for _, reply := range replies {
 			switch reply.Kind {
-			case Err:
-				return answered{netwin.Refuse("server says no to search: %s", cut(reply.Text, maxReason))}
-			case OK:
-				m.Found, m.Total = ParseFound(reply.Text)
+			case authent.Err:
+				return answered{netwin.Refuse("server says no to search: %s", reply.Reason())}
+			case authent.OK:
+				m.Found, m.Total = authent.ParseFound(reply.Text)
 				return nil
 			}
 			name, _, _ := strings.Cut(reply.Text, " ")
 			if _, err := lookup.CleanName(name, ""); err != nil {
-				return fmt.Errorf("%w: %v", ErrGarbage, err)
+				return fmt.Errorf("%w: %v", authent.ErrGarbage, err)
 			}
 			m.Names = append(m.Names, name)
 		}
@@ -85,10 +86,10 @@ func (c *Client) Search(ctx context.Context, pattern string, from, max int) (Mat
 // ErrUnavailable.
 func (c *Client) Version(ctx context.Context) (string, error) {
 	var version string
-	err := c.ask(ctx, question{request: Request{Verb: Version}, again: true, most: 1, read: func(replies []Reply) error {
+	err := c.ask(ctx, question{request: authent.Request{Verb: authent.Version}, again: true, most: 1, read: func(replies []authent.Reply) error {
 		reply := replies[0]
-		if reply.Kind == Err {
-			return answered{netwin.Refuse("server says no to version: %s", cut(reply.Text, maxReason))}
+		if reply.Kind == authent.Err {
+			return answered{netwin.Refuse("server says no to version: %s", reply.Reason())}
 		}
 		version = reply.Text
 		return nil

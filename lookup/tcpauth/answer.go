@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 	"switchyard/lookup/internal/netwin"
 )
 
@@ -18,45 +19,45 @@ type answer struct {
 	sum sum
 	buf []byte
 
-	verb Verb // of the command, for the statistics
+	verb authent.Verb // of the command, for the statistics
 }
 
 // run asks the database. The daemon's end does not end a change that is under
 // way.
-func (a *answer) run(ctx context.Context, r Request) {
+func (a *answer) run(ctx context.Context, r authent.Request) {
 	server := a.s.server
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), server.limit(r.Verb))
 	defer cancel()
 	switch r.Verb {
-	case Lookup:
+	case authent.Lookup:
 		account, err := server.db.Lookup(ctx, r.Name)
 		a.account(account, err)
-	case Check:
+	case authent.Check:
 		a.check(ctx, r)
-	case Set:
+	case authent.Set:
 		a.change(r, func() (string, error) {
 			_, err := server.db.Set(ctx, r.Name, r.Password, r.Labels)
 			return r.Name + " added to database", err
 		})
-	case Delete:
+	case authent.Delete:
 		a.change(r, func() (string, error) {
 			return r.Name + " deleted from database", server.db.Delete(ctx, r.Name)
 		})
-	case Search:
+	case authent.Search:
 		a.search(ctx, r)
-	case XKeys:
+	case authent.XKeys:
 		a.keys(ctx, r)
-	case XKeyMechs:
+	case authent.XKeyMechs:
 		a.allMechanisms(ctx)
-	case Version:
+	case authent.Version:
 		a.reply(a.s.version())
-	case Help:
+	case authent.Help:
 		for _, text := range helpLines() {
-			a.reply(Reply{Data, text})
+			a.reply(authent.Data.With(text))
 		}
-		a.reply(Reply{OK, ""})
+		a.reply(authent.OK.With(""))
 	default:
-		a.reply(Reply{Err, "not with a tag"})
+		a.reply(authent.Err.With("not with a tag"))
 	}
 }
 
@@ -64,7 +65,7 @@ func (a *answer) run(ctx context.Context, r Request) {
 // next to no garbage.
 func (a *answer) quick(name string) {
 	start := len(a.buf)
-	line := append(a.buf, OK...)
+	line := append(a.buf, authent.OK...)
 	line = append(line, ' ')
 	line = append(line, name...)
 	line = append(line, " config 0 "...)
@@ -77,7 +78,7 @@ func (a *answer) quick(name string) {
 	if len(line) == bare+1 {
 		line = line[:bare] // no labels
 	}
-	a.s.server.count(Lookup, OK)
+	a.s.server.count(authent.Lookup, authent.OK)
 	if a.tag == nil {
 		a.buf = append(line, a.end...)
 		return
@@ -89,8 +90,8 @@ func (a *answer) quick(name string) {
 	a.buf = append(append(line[:start], line[end:]...), a.end...)
 }
 
-func (a *answer) check(ctx context.Context, r Request) {
-	if *r.Password == noPassword {
+func (a *answer) check(ctx context.Context, r authent.Request) {
+	if *r.Password == netwin.NoPassword {
 		a.refuse(lookup.ErrRejected)
 		return
 	}
@@ -104,18 +105,18 @@ func (a *answer) account(account lookup.Account, err error) {
 		a.refuse(err)
 		return
 	}
-	r, err := accountReply(account)
+	r, err := authent.AccountReply(account)
 	if err != nil {
 		a.s.server.opts.Logger.Warn("the protocol cannot carry a record", zap.String("user", account.Name), zap.Error(err))
-		r = Reply{Dead, "the record cannot be carried"}
+		r = authent.Dead.With("the record cannot be carried")
 	}
 	a.reply(r)
 }
 
 // change answers a set or a del.
-func (a *answer) change(r Request, do func() (string, error)) {
+func (a *answer) change(r authent.Request, do func() (string, error)) {
 	if a.s.server.opts.ReadOnly {
-		a.reply(Reply{Err, "this server is read-only"})
+		a.reply(authent.Err.With("this server is read-only"))
 		return
 	}
 	text, err := do()
@@ -124,23 +125,23 @@ func (a *answer) change(r Request, do func() (string, error)) {
 		return
 	}
 	a.s.server.opts.Logger.Debug("user changed", zap.String("verb", string(r.Verb)), zap.String("user", r.Name), zap.Stringer("client", a.s.client))
-	a.reply(Reply{OK, text})
+	a.reply(authent.OK.With(text))
 }
 
-func (a *answer) search(ctx context.Context, r Request) {
+func (a *answer) search(ctx context.Context, r authent.Request) {
 	names, found, total, err := a.s.server.db.Search(ctx, r.Pattern, r.From, r.Max)
 	if err != nil {
 		a.refuse(err)
 		return
 	}
 	for _, name := range names {
-		a.reply(Reply{Data, name})
+		a.reply(authent.Data.With(name))
 		if len(a.buf) >= outletSize/8 {
 			a.send()
 			a.s.out.flush()
 		}
 	}
-	a.reply(searchReply(found, total))
+	a.reply(authent.SearchReply(found, total))
 }
 
 // What people read behind -ERR and -DEAD.
@@ -155,25 +156,25 @@ func (a *answer) refuse(err error) {
 	var refused *netwin.RefusedError
 	switch lookup.AnswerOf(err) {
 	case lookup.AnswerAbsent:
-		a.reply(Reply{Err, noSuchUser})
+		a.reply(authent.Err.With(noSuchUser))
 		return
 	case lookup.AnswerRejected:
-		a.reply(Reply{Err, "password wrong or not a valid user"})
+		a.reply(authent.Err.With("password wrong or not a valid user"))
 		return
 	}
 	if errors.As(err, &refused) && !errors.Is(err, lookup.ErrUnavailable) {
-		a.reply(Reply{Err, refused.Reason})
+		a.reply(authent.Err.With(refused.Reason))
 		return
 	}
 	a.s.server.opts.Logger.Warn("user database unavailable", zap.Error(err))
-	a.reply(Reply{Dead, databaseAway})
+	a.reply(authent.Dead.With(databaseAway))
 }
 
 // reply adds a line.
-func (a *answer) reply(r Reply) {
+func (a *answer) reply(r authent.Reply) {
 	line, err := r.Line()
 	if err != nil {
-		r.Kind, line = Dead, string(Dead)+" the answer cannot be carried"
+		r.Kind, line = authent.Dead, string(authent.Dead)+" the answer cannot be carried"
 	}
 	a.s.server.count(a.verb, r.Kind)
 	if a.tag == nil {

@@ -13,6 +13,8 @@ import (
 
 	"switchyard/internal/wire"
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
+	"switchyard/lookup/internal/netwin"
 )
 
 // ClientOptions for NewClient. The zero value works.
@@ -149,7 +151,7 @@ func (c *Client) Lookup(ctx context.Context, name string) (lookup.Account, error
 	if clean, err := lookup.CleanName(name, ""); err != nil || clean != name {
 		return lookup.Account{}, lookup.ErrAbsent
 	}
-	return c.account(ctx, Request{Verb: Lookup, Name: name}, lookup.ErrAbsent)
+	return c.account(ctx, authent.Request{Verb: authent.Lookup, Name: name}, lookup.ErrAbsent)
 }
 
 // Check implements lookup.Directory. An empty password and (NULL) are rejected
@@ -159,10 +161,10 @@ func (c *Client) Check(ctx context.Context, cred lookup.Credentials) (lookup.Acc
 	if clean, err := lookup.CleanName(cred.Name, ""); err != nil || clean != cred.Name {
 		return lookup.Account{}, lookup.ErrRejected
 	}
-	if cred.Password == "" || cred.Password == noPassword || len(cred.Password) > maxPassword {
+	if cred.Password == "" || cred.Password == netwin.NoPassword || len(cred.Password) > maxPassword {
 		return lookup.Account{}, lookup.ErrRejected
 	}
-	r := Request{Verb: Check, Name: cred.Name, Password: &cred.Password, Client: cred.Client}
+	r := authent.Request{Verb: authent.Check, Name: cred.Name, Password: &cred.Password, Client: cred.Client}
 	account, err := c.account(ctx, r, lookup.ErrRejected)
 	var refused *RefusedError
 	if errors.As(err, &refused) {
@@ -176,15 +178,15 @@ func (c *Client) Check(ctx context.Context, cred lookup.Credentials) (lookup.Acc
 const maxPassword = 4096
 
 // account asks a question whose -ERR means no.
-func (c *Client) account(ctx context.Context, r Request, no error) (lookup.Account, error) {
+func (c *Client) account(ctx context.Context, r authent.Request, no error) (lookup.Account, error) {
 	var account lookup.Account
-	err := c.ask(ctx, question{request: r, again: true, most: 1, read: func(replies []Reply) error {
+	err := c.ask(ctx, question{request: r, again: true, most: 1, read: func(replies []authent.Reply) error {
 		reply := replies[0]
-		if reply.Kind == Err {
+		if reply.Kind == authent.Err {
 			return answered{no}
 		}
 		var err error
-		account, err = ParseAccount(reply.Text, r.Name)
+		account, err = authent.ParseAccount(reply.Text, r.Name)
 		return err
 	}})
 	return account, err
@@ -192,7 +194,7 @@ func (c *Client) account(ctx context.Context, r Request, no error) (lookup.Accou
 
 // question is a request and how its answer is read.
 type question struct {
-	request Request
+	request authent.Request
 	again   bool // may be sent a second time
 	most    int  // lines that the answer may have
 
@@ -202,7 +204,7 @@ type question struct {
 	// read reads the answer, whose last line is OK or Err and the others
 	// Data. Its error is answered when it is a valid one; after any other the
 	// connection is closed.
-	read func(replies []Reply) error
+	read func(replies []authent.Reply) error
 }
 
 // answered is a valid answer that is an error to the caller.
@@ -211,7 +213,7 @@ type answered struct{ error }
 // dead is a -DEAD reply.
 type dead struct{ reason string }
 
-func (d dead) Error() string { return fmt.Sprintf("server says %s %q", Dead, d.reason) }
+func (d dead) Error() string { return fmt.Sprintf("server says %s %q", authent.Dead, d.reason) }
 
 // can reports whether a server with these extensions can be asked.
 func (q question) can(e extensions) bool { return q.needs == nil || q.needs(e) }
@@ -286,7 +288,7 @@ func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit t
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	which := otherLane
-	if q.request.Verb == Lookup || q.request.Verb == XKeys {
+	if q.request.Verb == authent.Lookup || q.request.Verb == authent.XKeys {
 		which = lookupLane
 	}
 	for {
@@ -324,7 +326,7 @@ func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit t
 		}
 		u.succeeded()
 		if err := read(q, replies); err != nil {
-			if errors.Is(err, ErrGarbage) {
+			if errors.Is(err, authent.ErrGarbage) {
 				l.fail(err)
 			}
 			return err
@@ -336,9 +338,9 @@ func (c *Client) askServer(ctx context.Context, u *upstream, q question, limit t
 var errGone = errors.New("the server has closed the connection")
 
 // read reads an answer.
-func read(q question, replies []Reply) error {
-	if final := replies[len(replies)-1]; final.Kind == Dead {
-		return dead{cut(final.Text, maxReason)}
+func read(q question, replies []authent.Reply) error {
+	if final := replies[len(replies)-1]; final.Kind == authent.Dead {
+		return dead{final.Reason()}
 	}
 	return q.read(replies)
 }
@@ -398,7 +400,7 @@ func (c *Client) askAlone(ctx context.Context, u *upstream, q question, sends *i
 			return err
 		}
 		conn.close()
-		if conn.used && ctx.Err() == nil && *sends > 0 && !wire.IsTimeout(err) && !errors.Is(err, ErrGarbage) {
+		if conn.used && ctx.Err() == nil && *sends > 0 && !wire.IsTimeout(err) && !errors.Is(err, authent.ErrGarbage) {
 			// It lay idle and the server closed it meanwhile, most likely
 			// since it was restarted; then the others are dead as well.
 			u.closeIdle(false)

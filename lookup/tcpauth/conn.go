@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"switchyard/internal/wire"
+
+	"switchyard/lookup/internal/authent"
 )
 
 // conn is the client's side of a connection. One question at a time uses it.
@@ -35,24 +37,24 @@ func (c *conn) begin(ctx context.Context, config *tls.Config, secret string) err
 		}
 	}
 	if secret != "" {
-		line, err := Request{Verb: Auth, Secret: secret}.Line(false)
+		line, err := authent.Request{Verb: authent.Auth, Secret: secret}.Line(false)
 		if err != nil {
 			return err
 		}
 		replies, err := c.exchange(ctx, line, 1)
-		if err == nil && replies[0].Kind != OK {
-			err = fmt.Errorf("server says %s %q", replies[0].Kind, cut(replies[0].Text, maxReason))
+		if err == nil && replies[0].Kind != authent.OK {
+			err = fmt.Errorf("server says %s %q", replies[0].Kind, replies[0].Reason())
 		}
 		if err != nil {
 			return fmt.Errorf("show the secret: %w", err)
 		}
 	}
-	replies, err := c.exchange(ctx, string(Version), 1)
+	replies, err := c.exchange(ctx, string(authent.Version), 1)
 	if err != nil {
 		return fmt.Errorf("ask for the version: %w", err)
 	}
 	// A server that does not know the command has no extensions.
-	if replies[0].Kind == OK {
+	if replies[0].Kind == authent.OK {
 		c.ext = parseVersion(replies[0].Text)
 		// Nobody in between gives us keys of his own making.
 		c.ext.scram = c.ext.scram && (config != nil || c.wire.RemoteAddr().Addr().Unmap().IsLoopback())
@@ -74,18 +76,18 @@ func (c *conn) limit(ctx context.Context) {
 // be all that the server sends. When it returns any error but dead, the
 // connection must be closed: an answer that comes later would be taken for the
 // next question's.
-func (c *conn) exchange(ctx context.Context, line string, most int) ([]Reply, error) {
+func (c *conn) exchange(ctx context.Context, line string, most int) ([]authent.Reply, error) {
 	c.limit(ctx)
 	release := c.wire.Bind(ctx)
 	err := c.send(line)
-	var replies []Reply
+	var replies []authent.Reply
 	for more := true; more && err == nil; {
-		var reply Reply
+		var reply authent.Reply
 		if reply, err = c.read(); err == nil {
 			replies = append(replies, reply)
-			more = reply.Kind == Data
+			more = reply.Kind == authent.Data
 			if more && len(replies) == most {
-				err = fmt.Errorf("%w: more lines than asked for", ErrGarbage)
+				err = fmt.Errorf("%w: more lines than asked for", authent.ErrGarbage)
 			}
 		}
 	}
@@ -95,7 +97,7 @@ func (c *conn) exchange(ctx context.Context, line string, most int) ([]Reply, er
 	}
 	var says dead
 	if n := c.wire.Buffered(); n > 0 && (err == nil || errors.As(err, &says)) {
-		return nil, fmt.Errorf("%w: %d bytes behind the answer", ErrGarbage, n)
+		return nil, fmt.Errorf("%w: %d bytes behind the answer", authent.ErrGarbage, n)
 	}
 	return replies, err
 }
@@ -107,20 +109,20 @@ func (c *conn) send(line string) error {
 }
 
 // read reads one reply. A -DEAD is an error.
-func (c *conn) read() (Reply, error) {
+func (c *conn) read() (authent.Reply, error) {
 	line, _, err := readLine(c.wire.Reader(), maxLine)
 	if errors.Is(err, errLineTooLong) {
-		return Reply{}, fmt.Errorf("%w: %v", ErrGarbage, err)
+		return authent.Reply{}, fmt.Errorf("%w: %v", authent.ErrGarbage, err)
 	}
 	if err != nil {
-		return Reply{}, err
+		return authent.Reply{}, err
 	}
-	reply, err := ParseReply(string(line))
+	reply, err := authent.ParseReply(string(line))
 	if err != nil {
-		return Reply{}, err
+		return authent.Reply{}, err
 	}
-	if reply.Kind == Dead {
-		return Reply{}, dead{cut(reply.Text, maxReason)}
+	if reply.Kind == authent.Dead {
+		return authent.Reply{}, dead{reply.Reason()}
 	}
 	return reply, nil
 }

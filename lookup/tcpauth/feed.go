@@ -10,6 +10,7 @@ import (
 
 	"switchyard/internal/server"
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 )
 
 // The kinds of lines of a feed, behind its running number. alive repeats the
@@ -38,7 +39,7 @@ func appendFeed(b []byte, number uint64, c lookup.Change) []byte {
 	case c.Sessions:
 		kind = feedSessions
 	}
-	b = append(append(b, Data...), ' ')
+	b = append(append(b, authent.Data...), ' ')
 	b = append(append(strconv.AppendUint(b, number, 10), ' '), kind...)
 	if c.Name != "" {
 		b = append(append(b, ' '), c.Name...)
@@ -52,12 +53,12 @@ func appendFeed(b []byte, number uint64, c lookup.Change) []byte {
 func parseFeed(text string, last uint64) (c lookup.Change, found bool, err error) {
 	word := strings.Split(text, " ")
 	if len(word) < 2 {
-		return c, false, fmt.Errorf("%w: no line of a feed", ErrGarbage)
+		return c, false, fmt.Errorf("%w: no line of a feed", authent.ErrGarbage)
 	}
 	number, err := strconv.ParseUint(word[0], 10, 64)
 	switch {
 	case err != nil || number != last && word[1] == feedAlive || number != last+1 && word[1] != feedAlive:
-		return c, false, fmt.Errorf("%w: lines of the feed are missing", ErrGarbage)
+		return c, false, fmt.Errorf("%w: lines of the feed are missing", authent.ErrGarbage)
 	case len(word) == 2 && word[1] == feedAlive:
 		return c, false, nil
 	case len(word) == 2 && word[1] == feedAll:
@@ -65,18 +66,18 @@ func parseFeed(text string, last uint64) (c lookup.Change, found bool, err error
 	case len(word) == 3 && (word[1] == feedChange || word[1] == feedSessions):
 		name, err := lookup.CleanName(word[2], "")
 		if err != nil || name != word[2] {
-			return c, false, fmt.Errorf("%w: no name in the feed", ErrGarbage)
+			return c, false, fmt.Errorf("%w: no name in the feed", authent.ErrGarbage)
 		}
 		return lookup.Change{Name: name, Sessions: word[1] == feedSessions}, true, nil
 	}
-	return c, false, fmt.Errorf("%w: no line of a feed", ErrGarbage)
+	return c, false, fmt.Errorf("%w: no line of a feed", authent.ErrGarbage)
 }
 
 // feed makes the rest of the connection a stream of changes. Whatever the
 // client says ends it.
 func (s *session) feed(ctx context.Context) bool {
 	if s.server.feeder == nil {
-		s.scratch.reply(Reply{Err, "this server has no feed of changes"})
+		s.scratch.reply(authent.Err.With("this server has no feed of changes"))
 		return true
 	}
 	var number uint64
@@ -109,7 +110,7 @@ func (s *session) feed(ctx context.Context) bool {
 				err = say(appendFeed(nil, number, c))
 			case <-alive:
 				if live == nil {
-					err = say(fmt.Appendf(nil, "%s %d %s", Data, number, feedAlive))
+					err = say(fmt.Appendf(nil, "%s %d %s", authent.Data, number, feedAlive))
 				}
 			case err = <-done:
 				done <- err
@@ -144,9 +145,9 @@ func (s *session) stream(ctx context.Context, f func(ctx context.Context, alive 
 	if inner.Err() == nil || context.Cause(inner) == server.ErrShutdown {
 		reason := "not now"
 		if errors.Is(err, lookup.ErrNoFeed) {
-			s.scratch.reply(Reply{Err, "there is no feed of changes"})
+			s.scratch.reply(authent.Err.With("there is no feed of changes"))
 		} else {
-			s.scratch.reply(Reply{Dead, reason})
+			s.scratch.reply(authent.Dead.With(reason))
 		}
 		s.scratch.send()
 		if ctx.Err() != nil {
@@ -234,7 +235,7 @@ func (u *upstream) watchOnce(ctx context.Context, live func(), changed func(look
 	defer release()
 	conn.wire.SetDeadline(time.Time{})
 	conn.wire.SetIdle(aliveLimit)
-	if err := conn.send(string(Feed)); err != nil {
+	if err := conn.send(string(authent.Feed)); err != nil {
 		return err
 	}
 	var last uint64
@@ -243,14 +244,14 @@ func (u *upstream) watchOnce(ctx context.Context, live func(), changed func(look
 		switch {
 		case err != nil:
 			return err
-		case reply.Kind == Err:
-			return fmt.Errorf("%w: server says %q", lookup.ErrNoFeed, cut(reply.Text, maxReason))
-		case reply.Kind == OK && !begun:
+		case reply.Kind == authent.Err:
+			return fmt.Errorf("%w: server says %q", lookup.ErrNoFeed, reply.Reason())
+		case reply.Kind == authent.OK && !begun:
 			begun = true
 			live()
 			continue
-		case reply.Kind != Data || !begun:
-			return fmt.Errorf("%w: %s in a feed", ErrGarbage, reply.Kind)
+		case reply.Kind != authent.Data || !begun:
+			return fmt.Errorf("%w: %s in a feed", authent.ErrGarbage, reply.Kind)
 		}
 		c, found, err := parseFeed(reply.Text, last)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 	"switchyard/lookup/internal/netwin"
 	"switchyard/lookup/lookuptest"
 )
@@ -328,7 +329,7 @@ func FuzzStream(f *testing.F) {
 		n := &notes{}
 		p := &playback{to: n}
 		for i, line := range strings.Split(text, "\n") {
-			reply, err := ParseReply(line)
+			reply, err := authent.ParseReply(line)
 			if err != nil || p.play(reply, i == 0) != nil {
 				break
 			}

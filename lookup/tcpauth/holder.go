@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 )
 
 // knowsKeys: the server tells SCRAM keys on this connection.
@@ -16,18 +17,18 @@ func (c *Client) Keys(ctx context.Context, name, mechanism string) (lookup.Keys,
 	if clean, err := lookup.CleanName(name, ""); err != nil || clean != name {
 		return lookup.Keys{}, lookup.ErrAbsent
 	}
-	if !isMechanism(mechanism) {
+	if !authent.IsMechanism(mechanism) {
 		return lookup.Keys{}, c.keyless(ctx, name)
 	}
 	var keys lookup.Keys
-	q := question{request: Request{Verb: XKeys, Name: name, Mechanism: mechanism}, again: true, needs: knowsKeys, most: 1}
-	q.read = func(replies []Reply) error {
+	q := question{request: authent.Request{Verb: authent.XKeys, Name: name, Mechanism: mechanism}, again: true, needs: knowsKeys, most: 1}
+	q.read = func(replies []authent.Reply) error {
 		reply := replies[0]
-		if reply.Kind == Err {
+		if reply.Kind == authent.Err {
 			return answered{lookup.ErrAbsent}
 		}
 		var err error
-		if keys, err = ParseKeys(reply.Text, name, mechanism); errors.Is(err, lookup.ErrNoKeys) {
+		if keys, err = authent.ParseKeys(reply.Text, name, mechanism); errors.Is(err, lookup.ErrNoKeys) {
 			return answered{err}
 		}
 		return err
@@ -54,14 +55,14 @@ func (c *Client) keyless(ctx context.Context, name string) error {
 // to 15 seconds.
 func (c *Client) KeyMechanisms(ctx context.Context) ([]string, error) {
 	var mechanisms []string
-	q := question{request: Request{Verb: XKeyMechs}, again: true, needs: knowsKeys, most: 1}
-	q.read = func(replies []Reply) error {
+	q := question{request: authent.Request{Verb: authent.XKeyMechs}, again: true, needs: knowsKeys, most: 1}
+	q.read = func(replies []authent.Reply) error {
 		reply := replies[0]
-		if reply.Kind == Err {
-			return dead{cut(reply.Text, maxReason)} // it means nothing here
+		if reply.Kind == authent.Err {
+			return dead{reply.Reason()} // it means nothing here
 		}
 		var err error
-		mechanisms, err = ParseMechanisms(reply.Text)
+		mechanisms, err = authent.ParseMechanisms(reply.Text)
 		return err
 	}
 	err := c.ask(ctx, q)

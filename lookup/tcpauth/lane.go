@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"switchyard/internal/wire"
+
+	"switchyard/lookup/internal/authent"
 )
 
 // lane is a connection with many questions under way, each with a tag. It
@@ -36,7 +38,7 @@ type lane struct {
 type call struct {
 	sum     sum
 	most    int // lines that its answer may have
-	replies []Reply
+	replies []authent.Reply
 	answer  chan error // receives one
 	started time.Time
 }
@@ -76,7 +78,7 @@ func (l *lane) ended() bool {
 // ask sends a command and waits for its answer. The replies are the caller's.
 // sent says that the command may have reached the server. Errors: errLane, that
 // of ctx, and errWaiting.
-func (l *lane) ask(ctx context.Context, command string, most int) (replies []Reply, sent bool, err error) {
+func (l *lane) ask(ctx context.Context, command string, most int) (replies []authent.Reply, sent bool, err error) {
 	c := &call{sum: sumOf([]byte(command)), most: most, answer: make(chan error, 1), started: time.Now()}
 	id, alone, err := l.start(c)
 	if err != nil {
@@ -172,7 +174,7 @@ func (l *lane) read() {
 		}
 		if err != nil {
 			if errors.Is(err, errLineTooLong) {
-				err = fmt.Errorf("%w: %v", ErrGarbage, err)
+				err = fmt.Errorf("%w: %v", authent.ErrGarbage, err)
 			}
 			l.fail(err)
 			return
@@ -189,28 +191,28 @@ func (l *lane) take(line []byte) error {
 	}
 	id, ok := parseTag(tag)
 	if !ok {
-		return fmt.Errorf("%w: a tag that was never given", ErrGarbage)
+		return fmt.Errorf("%w: a tag that was never given", authent.ErrGarbage)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.pending[id]
 	if c == nil {
-		return fmt.Errorf("%w: an answer that nobody waits for", ErrGarbage)
+		return fmt.Errorf("%w: an answer that nobody waits for", authent.ErrGarbage)
 	}
 	if c.sum = c.sum.add(rest); c.sum != s {
-		return fmt.Errorf("%w: an answer that is not to what was asked", ErrGarbage)
+		return fmt.Errorf("%w: an answer that is not to what was asked", authent.ErrGarbage)
 	}
-	reply, err := ParseReply(string(rest))
+	reply, err := authent.ParseReply(string(rest))
 	if err != nil {
 		return err
 	}
 	c.replies = append(c.replies, reply)
 	l.used, l.quiet = true, time.Now()
-	if reply.Kind == Data && len(c.replies) < c.most {
+	if reply.Kind == authent.Data && len(c.replies) < c.most {
 		return nil
 	}
-	if reply.Kind == Data {
-		return fmt.Errorf("%w: more lines than asked for", ErrGarbage)
+	if reply.Kind == authent.Data {
+		return fmt.Errorf("%w: more lines than asked for", authent.ErrGarbage)
 	}
 	delete(l.pending, id)
 	c.answer <- nil
@@ -244,7 +246,7 @@ func (l *lane) fail(cause error) {
 	timedOut := wire.IsTimeout(cause) || errors.Is(cause, context.DeadlineExceeded)
 	waiting := l.pending
 	l.pending = nil
-	l.err = &errLane{cause: cause, again: l.used && !timedOut && !errors.Is(cause, ErrGarbage)}
+	l.err = &errLane{cause: cause, again: l.used && !timedOut && !errors.Is(cause, authent.ErrGarbage)}
 	guilty := len(waiting) > 0 && !l.err.(*errLane).again && !errors.Is(cause, errClosed)
 	l.mu.Unlock()
 	if guilty {

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 )
 
 // mechanisms remembers which mechanisms all accounts can use, since finding out
@@ -61,26 +62,26 @@ func (s *session) tellsKeys() bool {
 
 // errKeysRefused is told to who asks for keys all the same. Not -ERR: it says
 // nothing about the account.
-var errKeysRefused = Reply{Dead, "keys are told over TLS to who has shown the secret"}
+var errKeysRefused = authent.Dead.With("keys are told over TLS to who has shown the secret")
 
 // keys answers xkeys. The keys themselves are in no log.
-func (a *answer) keys(ctx context.Context, r Request) {
+func (a *answer) keys(ctx context.Context, r authent.Request) {
 	if !a.s.tellsKeys() {
 		a.reply(errKeysRefused)
 		return
 	}
 	keys, err := a.s.server.mechanisms.holder.Keys(ctx, r.Name, r.Mechanism)
-	var reply Reply
+	var reply authent.Reply
 	switch {
 	case err == nil && keys.Mechanism != r.Mechanism:
 		err = errors.New("keys for another mechanism")
 	case err == nil:
-		reply, err = keysReply(r.Name, keys)
+		reply, err = authent.KeysReply(r.Name, keys)
 	case errors.Is(err, lookup.ErrUnavailable):
 	case errors.Is(err, lookup.ErrNoKeys):
-		reply, err = keylessReply(r.Name, r.Mechanism)
+		reply, err = authent.KeylessReply(r.Name, r.Mechanism)
 	case errors.Is(err, lookup.ErrAbsent):
-		reply, err = Reply{Err, noSuchUser}, nil
+		reply, err = authent.Err.With(noSuchUser), nil
 	}
 	a.replyOr(reply, err)
 }
@@ -92,14 +93,14 @@ func (a *answer) allMechanisms(ctx context.Context) {
 		return
 	}
 	list, err := a.s.server.mechanisms.get(ctx)
-	a.replyOr(mechanismsReply(list), err)
+	a.replyOr(authent.MechanismsReply(list), err)
 }
 
 // replyOr replies, or says that nobody knows: an error here is never a "no".
-func (a *answer) replyOr(r Reply, err error) {
+func (a *answer) replyOr(r authent.Reply, err error) {
 	if err != nil {
 		a.s.server.opts.Logger.Warn("user database unavailable", zap.Error(err))
-		r = Reply{Dead, databaseAway}
+		r = authent.Dead.With(databaseAway)
 	}
 	a.reply(r)
 }

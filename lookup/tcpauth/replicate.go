@@ -15,6 +15,8 @@ import (
 	"go.uber.org/zap"
 
 	"switchyard/lookup/internal/netwin"
+
+	"switchyard/lookup/internal/authent"
 )
 
 // The lines of a replication stream, behind +DATA:
@@ -41,7 +43,7 @@ func copySum(sum uint64, line string) uint64 {
 }
 
 // replicate makes the rest of the connection a replica's.
-func (s *session) replicate(ctx context.Context, r Request) bool {
+func (s *session) replicate(ctx context.Context, r authent.Request) bool {
 	allowed := s.server.source != nil
 	if allowed {
 		allowed = false
@@ -51,7 +53,7 @@ func (s *session) replicate(ctx context.Context, r Request) bool {
 	}
 	if !allowed {
 		s.server.opts.Logger.Warn("a client may not copy the database", zap.Stringer("client", s.client))
-		s.scratch.reply(Reply{Err, "this address may not copy the database"})
+		s.scratch.reply(authent.Err.With("this address may not copy the database"))
 		return true
 	}
 	var from *netwin.Mark
@@ -89,22 +91,22 @@ func (f *follower) write(parts ...string) error {
 }
 
 func (f *follower) Continue(at netwin.Mark) error {
-	return f.write(string(OK), streamContinue, at.String())
+	return f.write(string(authent.OK), streamContinue, at.String())
 }
 
 func (f *follower) Copy(at netwin.Mark, n int) error {
 	f.copies++
 	f.sum = 0
-	return f.write(string(OK), streamCopy, at.String(), strconv.Itoa(n))
+	return f.write(string(authent.OK), streamCopy, at.String(), strconv.Itoa(n))
 }
 
 func (f *follower) Line(line string) error {
 	f.sum = copySum(f.sum, line)
-	return f.write(string(Data), streamLine, line)
+	return f.write(string(authent.Data), streamLine, line)
 }
 
 func (f *follower) Copied(until netwin.Mark) error {
-	return f.write(string(Data), streamCopied, until.String(), fmt.Sprintf("%016x", f.sum))
+	return f.write(string(authent.Data), streamCopied, until.String(), fmt.Sprintf("%016x", f.sum))
 }
 
 func (f *follower) Change(line string, at netwin.Mark, sessions bool) error {
@@ -113,11 +115,11 @@ func (f *follower) Change(line string, at netwin.Mark, sessions bool) error {
 	if sessions {
 		kind = feedSessions
 	}
-	return f.write(string(Data), streamMore, at.String(), kind, line)
+	return f.write(string(authent.Data), streamMore, at.String(), kind, line)
 }
 
 func (f *follower) Head(newest netwin.Mark) error {
-	if err := f.write(string(Data), streamHead, newest.String()); err != nil {
+	if err := f.write(string(authent.Data), streamHead, newest.String()); err != nil {
 		return err
 	}
 	return f.out.flush()
@@ -196,7 +198,7 @@ func (u *upstream) replicate(ctx context.Context, r Replica, live func()) error 
 	defer release()
 	conn.wire.SetDeadline(time.Time{})
 	conn.wire.SetIdle(aliveLimit)
-	request := Request{Verb: Replicate}
+	request := authent.Request{Verb: authent.Replicate}
 	if mark := r.Begin(); mark != nil {
 		request.Mark = mark.String()
 	}
@@ -228,21 +230,21 @@ type playback struct {
 	sum uint64
 }
 
-func (p *playback) play(r Reply, first bool) error {
+func (p *playback) play(r authent.Reply, first bool) error {
 	kind, rest, _ := strings.Cut(r.Text, " ")
 	switch {
-	case r.Kind == Err:
-		return fmt.Errorf("the primary refuses: %s", cut(r.Text, maxReason))
-	case first && r.Kind == OK && kind == streamContinue:
+	case r.Kind == authent.Err:
+		return fmt.Errorf("the primary refuses: %s", r.Reason())
+	case first && r.Kind == authent.OK && kind == streamContinue:
 		return p.mark(rest, p.to.Continue)
-	case first && r.Kind == OK && kind == streamCopy:
+	case first && r.Kind == authent.OK && kind == streamCopy:
 		word, count, _ := strings.Cut(rest, " ")
 		n, err := strconv.ParseUint(count, 10, 31)
 		if err != nil {
 			return errStream
 		}
 		return p.mark(word, func(m netwin.Mark) error { return p.to.Copy(m, int(n)) })
-	case first || r.Kind != Data:
+	case first || r.Kind != authent.Data:
 		return errStream
 	}
 	switch kind {

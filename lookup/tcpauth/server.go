@@ -17,8 +17,13 @@ import (
 	"switchyard/internal/server"
 	"switchyard/internal/wire"
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 	"switchyard/lookup/internal/netwin"
 )
+
+// RefusedError says that what was asked can never be done, and why: the grammar
+// cannot carry it, or the server refused it for good.
+type RefusedError = netwin.RefusedError
 
 // Database is what a server serves. Beside those of lookup.Directory, the
 // errors are RefusedError for what can never be done and lookup.ErrAbsent for
@@ -180,7 +185,7 @@ func checkSecret(secret string) error {
 	if len(secret) > maxSecret {
 		return fmt.Errorf("tcpauth: the secret is longer than %d bytes", maxSecret)
 	}
-	if err := carriable("the secret", secret, false); err != nil {
+	if err := authent.Carriable("the secret", secret, false); err != nil {
 		return fmt.Errorf("tcpauth: %w", err)
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 )
 
 // patience is how long a test waits for the server.
@@ -375,7 +376,7 @@ func FuzzSession(f *testing.F) {
 					t.Fatalf("%q was answered with %q: %v", in, line, err)
 				}
 			}
-			if _, err := ParseReply(string(bare)); err != nil || !strings.HasSuffix(line, "\n") {
+			if _, err := authent.ParseReply(string(bare)); err != nil || !strings.HasSuffix(line, "\n") {
 				t.Fatalf("%q was answered with %q: %v", in, line, err)
 			}
 		}

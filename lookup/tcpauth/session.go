@@ -17,6 +17,7 @@ import (
 	"switchyard/internal/server"
 	"switchyard/internal/wire"
 	"switchyard/lookup"
+	"switchyard/lookup/internal/authent"
 )
 
 // maxBadSecrets ends a connection that keeps guessing.
@@ -49,7 +50,7 @@ func (s *session) run(ctx context.Context) string {
 	if !s.trusted && !s.server.allowed(s.client.Addr()) {
 		// The old protocol's way to say that this is no answer about users.
 		if opts.TLS == nil {
-			s.say(Reply{Dead, "not allowed from this address"})
+			s.say(authent.Dead.With("not allowed from this address"))
 			s.out.flush()
 		}
 		return "address not allowed"
@@ -126,14 +127,14 @@ func (s *session) lineWaits() bool {
 // farewell tells the client why reading failed, where that helps.
 func (s *session) farewell(err error) string {
 	if errors.Is(err, errLineTooLong) {
-		s.say(Reply{Err, "line too long"})
+		s.say(authent.Err.With("line too long"))
 		s.out.flush()
 	}
 	return reasonOf(err)
 }
 
 // say writes a line that answers no command.
-func (s *session) say(r Reply) {
+func (s *session) say(r authent.Reply) {
 	a := answer{s: s, end: "\n"}
 	a.reply(r)
 	a.send()
@@ -157,38 +158,38 @@ func (s *session) answer(ctx context.Context, line []byte) bool {
 	if isTagged(line) {
 		tag, command, ok := cutTag(line)
 		if !ok {
-			a.reply(Reply{Err, "a tag is 1 to 16 digits and lower-case letters, and a command follows"})
+			a.reply(authent.Err.With("a tag is 1 to 16 digits and lower-case letters, and a command follows"))
 			return true
 		}
 		a.tag, a.sum = tag, sumOf(command)
 		line = command
 	}
 	if name, ok := s.quickName(line); ok {
-		a.verb = Lookup
+		a.verb = authent.Lookup
 		a.quick(name)
 		return true
 	}
-	r, err := ParseRequest(string(line))
+	r, err := authent.ParseRequest(string(line))
 	a.verb = r.Verb
 	switch {
-	case (r.Verb == Quit || r.Verb == Exit) && a.tag == nil:
-		a.reply(Reply{OK, ""})
+	case (r.Verb == authent.Quit || r.Verb == authent.Exit) && a.tag == nil:
+		a.reply(authent.OK.With(""))
 		return false
-	case r.Verb == Auth && err == nil && a.tag == nil:
+	case r.Verb == authent.Auth && err == nil && a.tag == nil:
 		return s.auth(r.Secret)
 	case s.needSecret:
 		// Not -ERR: a client that knows no secrets would read that as "no
 		// such user" and bounce mail.
-		a.reply(Reply{Dead, "the secret must be shown first"})
+		a.reply(authent.Dead.With("the secret must be shown first"))
 		return true
 	case err != nil:
 		a.refuse(err)
 		return true
 	case a.tag != nil:
 		return s.background(ctx, a, r)
-	case r.Verb == Feed:
+	case r.Verb == authent.Feed:
 		return s.feed(ctx)
-	case r.Verb == Replicate:
+	case r.Verb == authent.Replicate:
 		return s.replicate(ctx, r)
 	}
 	a.run(ctx, r)
@@ -225,13 +226,13 @@ const (
 
 // background answers a tagged request when the database has its answer. Other
 // commands are answered meanwhile. It returns whether the connection goes on.
-func (s *session) background(ctx context.Context, a *answer, r Request) bool {
+func (s *session) background(ctx context.Context, a *answer, r authent.Request) bool {
 	if s.slots == nil {
 		s.slots = make(chan struct{}, maxInFlight)
 	}
 	if s.server.inFlight.Add(1) > maxAllInFlight {
 		s.server.inFlight.Add(-1)
-		a.reply(Reply{Dead, "too many requests"})
+		a.reply(authent.Dead.With("too many requests"))
 		return true
 	}
 	select {
@@ -268,8 +269,8 @@ func (s *session) contain() {
 	}
 }
 
-func (s *Server) limit(v Verb) time.Duration {
-	if v == Search {
+func (s *Server) limit(v authent.Verb) time.Duration {
+	if v == authent.Search {
 		return 10 * s.opts.Request
 	}
 	return s.opts.Request
@@ -280,17 +281,17 @@ func (s *session) auth(secret string) bool {
 	if s.server.opts.Secret != "" && !s.trusted && !s.server.isSecret(secret) {
 		s.badSecrets++
 		s.server.opts.Logger.Warn("a client showed a wrong secret", zap.Stringer("client", s.client))
-		a.reply(Reply{Dead, "wrong secret"})
+		a.reply(authent.Dead.With("wrong secret"))
 		return s.badSecrets < maxBadSecrets
 	}
 	s.needSecret, s.shown = false, s.server.opts.Secret != "" && !s.trusted
 	s.conn.SetDeadline(time.Time{})
-	a.reply(Reply{OK, ""})
+	a.reply(authent.OK.With(""))
 	return true
 }
 
 // version is the answer to the command, on this connection.
-func (s *session) version() Reply {
+func (s *session) version() authent.Reply {
 	server := s.server
 	ext := []string{extEncoded, extTagged}
 	if server.feeder != nil {

@@ -1,6 +1,10 @@
 package tcpauth
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"switchyard/lookup/internal/authent"
+)
 
 // Answers counts answers by their kind: Dead is what a client has to ask again.
 type Answers struct {
@@ -11,7 +15,7 @@ type Answers struct {
 type ServerStats struct {
 	// Answers by verb, for those that are about users; all others are under
 	// "".
-	Answers map[Verb]Answers
+	Answers map[authent.Verb]Answers
 
 	// Connections that are open, and tagged requests that wait for the
 	// database.
@@ -21,7 +25,7 @@ type ServerStats struct {
 // Stats returns what the server has done so far. It is cheap.
 func (s *Server) Stats() ServerStats {
 	out := ServerStats{
-		Answers:     make(map[Verb]Answers, len(counted)),
+		Answers:     make(map[authent.Verb]Answers, len(counted)),
 		Connections: int(s.connections.Load()),
 		Waiting:     int(s.inFlight.Load()),
 	}
@@ -33,13 +37,13 @@ func (s *Server) Stats() ServerStats {
 }
 
 // counted are the verbs that are counted by themselves, behind the rest.
-var counted = [...]Verb{"", Lookup, Check, Set, Delete, Search, XKeys}
+var counted = [...]authent.Verb{"", authent.Lookup, authent.Check, authent.Set, authent.Delete, authent.Search, authent.XKeys}
 
 // counts are the answers to one verb.
 type counts struct{ ok, err, dead atomic.Uint64 }
 
 // count counts a reply that ends an answer.
-func (s *Server) count(verb Verb, kind Kind) {
+func (s *Server) count(verb authent.Verb, kind authent.Kind) {
 	i := 0
 	for j, v := range counted {
 		if v == verb {
@@ -47,11 +51,11 @@ func (s *Server) count(verb Verb, kind Kind) {
 		}
 	}
 	switch kind {
-	case OK:
+	case authent.OK:
 		s.counts[i].ok.Add(1)
-	case Err:
+	case authent.Err:
 		s.counts[i].err.Add(1)
-	case Dead:
+	case authent.Dead:
 		s.counts[i].dead.Add(1)
 	}
 }

@@ -3,6 +3,8 @@ package tcpauth
 import (
 	"errors"
 	"testing"
+
+	"switchyard/lookup/internal/authent"
 )
 
 // TestStats: every answer counts once under its verb, with a tag and without,
@@ -35,8 +37,8 @@ func TestStats(t *testing.T) {
 		say("lookup anna@x.test", "-DEAD")
 		say("#3 check anna@x.test p", "-DEAD")
 		stats := s.server.Stats()
-		for verb, want := range map[Verb]Answers{
-			Lookup: {OK: 2, Err: 1, Dead: 1}, Check: {OK: 2, Err: 1, Dead: 1}, Set: {OK: 1}, Delete: {Err: 1}, Search: {}, "": {Err: 1},
+		for verb, want := range map[authent.Verb]Answers{
+			authent.Lookup: {OK: 2, Err: 1, Dead: 1}, authent.Check: {OK: 2, Err: 1, Dead: 1}, authent.Set: {OK: 1}, authent.Delete: {Err: 1}, authent.Search: {}, "": {Err: 1},
 		} {
 			if got := stats.Answers[verb]; got != want {
 				t.Errorf("%s: %q: got %+v, want %+v", c.what, verb, got, want)
@@ -59,6 +61,6 @@ func matches(line, kind string) bool {
 			return false
 		}
 	}
-	r, err := ParseReply(string(bare))
-	return err == nil && r.Kind == Kind(kind)
+	r, err := authent.ParseReply(string(bare))
+	return err == nil && r.Kind == authent.Kind(kind)
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"hash/crc32"
+
+	"switchyard/lookup/internal/authent"
 )
 
 // A tagged request is a command with a tag in front of it, and so is each line
@@ -72,11 +74,11 @@ func appendTagged(b []byte, tag []byte, s sum, line []byte) []byte {
 // parseTagged reads a line of an answer.
 func parseTagged(line []byte) (tag []byte, s sum, rest []byte, err error) {
 	if !isTagged(line) {
-		return nil, 0, nil, fmt.Errorf("%w: a line without a tag", ErrGarbage)
+		return nil, 0, nil, fmt.Errorf("%w: a line without a tag", authent.ErrGarbage)
 	}
 	tag, rest, ok := cutTag(line)
 	if !ok || len(rest) <= sumLength || rest[sumLength] != ' ' {
-		return nil, 0, nil, fmt.Errorf("%w: a tag without a sum", ErrGarbage)
+		return nil, 0, nil, fmt.Errorf("%w: a tag without a sum", authent.ErrGarbage)
 	}
 	for _, c := range rest[:sumLength] {
 		switch {
@@ -85,7 +87,7 @@ func parseTagged(line []byte) (tag []byte, s sum, rest []byte, err error) {
 		case c >= 'a' && c <= 'f':
 			s = s<<4 | sum(c-'a'+10)
 		default:
-			return nil, 0, nil, fmt.Errorf("%w: a sum that is none", ErrGarbage)
+			return nil, 0, nil, fmt.Errorf("%w: a sum that is none", authent.ErrGarbage)
 		}
 	}
 	return tag, s, rest[sumLength+1:], nil

@@ -105,7 +105,7 @@ func TestManyCallers(t *testing.T) {
 	db := newMemory()
 	const users = 50
 	for i := range users {
-		if _, err := db.Set(t.Context(), fmt.Sprintf("u%d@x.test", i), word("p"), map[string]string{"tohost": fmt.Sprint("b", i)}); err != nil {
+		if _, err := db.Set(t.Context(), fmt.Sprintf("u%d@x.test", i), new("p"), map[string]string{"tohost": fmt.Sprint("b", i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +147,7 @@ func (h homes) AppendAnswer(dst []byte, name string) ([]byte, error) {
 func TestImmediateAnswers(t *testing.T) {
 	db := newMemory()
 	for name, home := range map[string]string{"anna@x.test": "b1", "jörg@x.test": "b2"} {
-		if _, err := db.Set(t.Context(), name, word("p"), map[string]string{"tohost": home}); err != nil {
+		if _, err := db.Set(t.Context(), name, new("p"), map[string]string{"tohost": home}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -167,7 +167,7 @@ func TestImmediateAnswers(t *testing.T) {
 // Lookups do not wait behind passwords.
 func TestLookupsOvertake(t *testing.T) {
 	db := newMemory()
-	if _, err := db.Set(t.Context(), "anna@x.test", word("p"), map[string]string{"tohost": "b1"}); err != nil {
+	if _, err := db.Set(t.Context(), "anna@x.test", new("p"), map[string]string{"tohost": "b1"}); err != nil {
 		t.Fatal(err)
 	}
 	started, hold := make(chan struct{}, 100), make(chan struct{})
@@ -232,7 +232,7 @@ func TestInFlightIsBounded(t *testing.T) {
 // A client that takes no answers is cut off, and holds up nobody else.
 func TestClientThatTakesNothing(t *testing.T) {
 	db := newMemory()
-	if _, err := db.Set(t.Context(), "anna@x.test", word("p"), map[string]string{"a": strings.Repeat("x", 30000)}); err != nil {
+	if _, err := db.Set(t.Context(), "anna@x.test", new("p"), map[string]string{"a": strings.Repeat("x", 30000)}); err != nil {
 		t.Fatal(err)
 	}
 	s := serve(t, db, ServerOptions{Early: 200 * time.Millisecond})
@@ -303,7 +303,7 @@ func TestFaultsOnTheWire(t *testing.T) {
 	db := newMemory()
 	const users = 40
 	for i := range users {
-		if _, err := db.Set(t.Context(), fmt.Sprintf("u%d@x.test", i), word("p"), map[string]string{"tohost": fmt.Sprint("b", i)}); err != nil {
+		if _, err := db.Set(t.Context(), fmt.Sprintf("u%d@x.test", i), new("p"), map[string]string{"tohost": fmt.Sprint("b", i)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package tcpauth
+package authent
 
 import (
 	"net/netip"
@@ -8,10 +8,6 @@ import (
 	"switchyard/lookup"
 	"switchyard/lookup/internal/netwin"
 )
-
-// RefusedError says that what was asked can never be done, and why: the
-// grammar cannot carry it, or the server refused it for good.
-type RefusedError = netwin.RefusedError
 
 // noPassword stands for "leave the password as it is".
 const noPassword = netwin.NoPassword
@@ -86,7 +82,7 @@ func (r Request) Line(encoded bool) (string, error) {
 	case Lookup, Delete:
 		b, err = appendName(b, r.Name)
 	case XKeys:
-		if b, err = appendName(b, r.Name); err == nil && !isMechanism(r.Mechanism) {
+		if b, err = appendName(b, r.Name); err == nil && !IsMechanism(r.Mechanism) {
 			err = errNoMechanism
 		}
 		b = append(append(b, ' '), r.Mechanism...)
@@ -97,14 +93,14 @@ func (r Request) Line(encoded bool) (string, error) {
 	case Search:
 		b, err = r.appendSearch(b)
 	case Auth:
-		if err = carriable("the secret", r.Secret, false); err == nil {
+		if err = Carriable("the secret", r.Secret, false); err == nil {
 			b = append(append(b, ' '), r.Secret...)
 		}
 	default:
 		err = netwin.Refuse("there is no command %.20q", r.Verb)
 	}
-	if err == nil && len(b) > maxLine {
-		err = netwin.Refuse("the command is longer than %d bytes", maxLine)
+	if err == nil && len(b) > netwin.MaxLine {
+		err = netwin.Refuse("the command is longer than %d bytes", netwin.MaxLine)
 	}
 	if err != nil {
 		return "", err
@@ -161,7 +157,7 @@ func (r Request) appendNameAndPassword(verb []byte, encoded bool) ([]byte, error
 	if password == "" {
 		return nil, netwin.Refuse("the password is empty")
 	}
-	plain := carriable("the password", password, true)
+	plain := Carriable("the password", password, true)
 	if plain == nil {
 		b, err := appendName(verb, r.Name)
 		return append(append(b, ' '), password...), err
@@ -177,7 +173,7 @@ func (r Request) appendSearch(b []byte) ([]byte, error) {
 	if r.Pattern == "" {
 		return nil, netwin.Refuse("the pattern is empty; * finds all")
 	}
-	if err := carriable("the pattern", r.Pattern, true); err != nil {
+	if err := Carriable("the pattern", r.Pattern, true); err != nil {
 		return nil, err
 	}
 	if r.From < 0 || r.Max < 0 {
@@ -200,9 +196,9 @@ func appendName(b []byte, name string) ([]byte, error) {
 	return append(append(b, ' '), name...), nil
 }
 
-// carriable says why the grammar cannot carry an argument. A word has no
+// Carriable says why the grammar cannot carry an argument. A word has no
 // space; what reaches to the end of the line may have some.
-func carriable(what, s string, word bool) error {
+func Carriable(what, s string, word bool) error {
 	switch {
 	case netwin.HasControl(s):
 		return netwin.Refuse("%s has a control character, which the protocol cannot carry", what)
@@ -268,7 +264,7 @@ var errNoMechanism = netwin.Refuse("xkeys takes user and mechanism, such as SCRA
 // parseKeys reads: user mechanism.
 func (r *Request) parseKeys(rest string) error {
 	name, mechanism, _ := strings.Cut(strings.TrimRight(rest, " "), " ")
-	if !isMechanism(mechanism) {
+	if !IsMechanism(mechanism) {
 		return errNoMechanism
 	}
 	r.Mechanism = mechanism

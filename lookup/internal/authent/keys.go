@@ -1,4 +1,4 @@
-package tcpauth
+package authent
 
 import (
 	"encoding/base64"
@@ -29,8 +29,8 @@ const (
 	maxKey = 256
 )
 
-// isMechanism reports whether a word can be a mechanism's name (RFC 4422 §3.1).
-func isMechanism(s string) bool {
+// IsMechanism reports whether a word can be a mechanism's name (RFC 4422 §3.1).
+func IsMechanism(s string) bool {
 	if s == "" || len(s) > maxMechanism {
 		return false
 	}
@@ -51,7 +51,7 @@ var keyLengths = map[string]int{"SCRAM-SHA-1": 20, "SCRAM-SHA-256": 32}
 func checkKeys(k lookup.Keys) error {
 	want, known := keyLengths[k.Mechanism]
 	switch {
-	case !isMechanism(k.Mechanism):
+	case !IsMechanism(k.Mechanism):
 		return netwin.Refuse("keys for no mechanism")
 	case k.Iterations <= 0 || k.Iterations > maxIterations:
 		return netwin.Refuse("keys with %d iterations", k.Iterations)
@@ -63,20 +63,20 @@ func checkKeys(k lookup.Keys) error {
 	return nil
 }
 
-// keysReply is the answer to xkeys. Errors: RefusedError for what cannot be
+// KeysReply is the answer to xkeys. Errors: RefusedError for what cannot be
 // carried.
-func keysReply(name string, k lookup.Keys) (Reply, error) {
+func KeysReply(name string, k lookup.Keys) (Reply, error) {
 	if err := checkKeys(k); err != nil {
 		return Reply{}, err
 	}
-	r, err := keylessReply(name, k.Mechanism)
+	r, err := KeylessReply(name, k.Mechanism)
 	b64 := base64.StdEncoding.EncodeToString
 	r.Text += " " + strings.Join([]string{strconv.Itoa(k.Iterations), b64(k.Salt), b64(k.StoredKey), b64(k.ServerKey)}, " ")
 	return r, err
 }
 
-// keylessReply is the answer about an account without keys for a mechanism.
-func keylessReply(name, mechanism string) (Reply, error) {
+// KeylessReply is the answer about an account without keys for a mechanism.
+func KeylessReply(name, mechanism string) (Reply, error) {
 	b, err := appendName(nil, name)
 	if err != nil {
 		return Reply{}, err
@@ -114,8 +114,8 @@ func ParseKeys(text, asked, mechanism string) (lookup.Keys, error) {
 	return k, nil
 }
 
-// mechanismsReply is the answer to xkeymechs: +OK mechanism …
-func mechanismsReply(mechanisms []string) Reply {
+// MechanismsReply is the answer to xkeymechs: +OK mechanism …
+func MechanismsReply(mechanisms []string) Reply {
 	return Reply{Kind: OK, Text: strings.Join(mechanisms, " ")}
 }
 
@@ -126,7 +126,7 @@ func ParseMechanisms(text string) ([]string, error) {
 	}
 	mechanisms := strings.Split(text, " ")
 	for _, m := range mechanisms {
-		if !isMechanism(m) {
+		if !IsMechanism(m) {
 			return nil, fmt.Errorf("%w: a mechanism that is none", ErrGarbage)
 		}
 	}

@@ -1,9 +1,8 @@
-package tcpauth
+package authent
 
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -22,6 +21,9 @@ const (
 	Dead Kind = "-DEAD"
 )
 
+// With makes a reply.
+func (k Kind) With(text string) Reply { return Reply{Kind: k, Text: text} }
+
 // maxReason bounds an -ERR or -DEAD line: the protocol asks for less than 100
 // bytes.
 const maxReason = 99
@@ -37,7 +39,7 @@ type Reply struct {
 }
 
 // Line writes the reply without its line end. The text of -ERR and -DEAD is
-// cut to what the protocol allows; control characters and more than maxLine
+// cut to what the protocol allows; control characters and more than netwin.MaxLine
 // bytes are refused.
 func (r Reply) Line() (string, error) {
 	text := r.Text
@@ -50,11 +52,15 @@ func (r Reply) Line() (string, error) {
 	if text != "" {
 		text = " " + text
 	}
-	if len(r.Kind)+len(text) > maxLine {
-		return "", netwin.Refuse("the reply is longer than %d bytes", maxLine)
+	if len(r.Kind)+len(text) > netwin.MaxLine {
+		return "", netwin.Refuse("the reply is longer than %d bytes", netwin.MaxLine)
 	}
 	return string(r.Kind) + text, nil
 }
+
+// Reason is the text, no longer than that of -ERR and -DEAD may be: for logs and
+// errors, whatever a server sends.
+func (r Reply) Reason() string { return cut(r.Text, maxReason) }
 
 // cut shortens a text to at most n bytes, at a character's end.
 func cut(s string, n int) string {
@@ -83,14 +89,14 @@ func ParseReply(line string) (Reply, error) {
 	return r, nil
 }
 
-// accountReply is the answer to a lookup or a check:
+// AccountReply is the answer to a lookup or a check:
 //
 //	+OK user droppath uid label="value" …
 //
 // The word config in the place of the path means "where your own configuration
 // says", and the uid is 0 where there are none. Errors: RefusedError for a
 // record that the grammar cannot carry.
-func accountReply(a lookup.Account) (Reply, error) {
+func AccountReply(a lookup.Account) (Reply, error) {
 	labels := netwin.Labels(a)
 	if err := netwin.CheckLabels(labels); err != nil {
 		return Reply{}, err
@@ -128,8 +134,8 @@ func ParseAccount(text, asked string) (lookup.Account, error) {
 	return account, nil
 }
 
-// searchReply ends the answer to a search.
-func searchReply(found, total int) Reply {
+// SearchReply ends the answer to a search.
+func SearchReply(found, total int) Reply {
 	return Reply{Kind: OK, Text: fmt.Sprintf("Search Complete %d items found out of %d", found, total)}
 }
 
@@ -142,66 +148,4 @@ func ParseFound(text string) (found, total int) {
 		return -1, -1
 	}
 	return found, total
-}
-
-// The answer to version names the product, its version and the extensions
-// that this server knows. An old client never looks at it.
-const (
-	product         = "switchyard"
-	extEncoded      = "encoded" // xcheck and xset
-	extTagged       = "tagged"  // many requests on one connection
-	extFeed         = "feed"    // a stream of changes
-	extSCRAM        = "scram"   // xkeys and xkeymechs, on this connection
-	protocolVersion = 1
-)
-
-// versionReply has the extensions, and behind them words in the form
-// name=value that say how the server is, for people.
-func versionReply(version string, extensions, state []string) Reply {
-	words := []string{product, cleanVersion(version), strconv.Itoa(protocolVersion)}
-	words = append(words, extensions...)
-	for _, w := range state {
-		if carriable("", w, true) == nil {
-			words = append(words, w)
-		}
-	}
-	return Reply{Kind: OK, Text: strings.Join(words, " ")}
-}
-
-// cleanVersion makes a version one word.
-func cleanVersion(v string) string {
-	if v == "" || carriable("", v, true) != nil || len(v) > 100 {
-		return "unknown"
-	}
-	return v
-}
-
-// extensions is what a server told about itself.
-type extensions struct {
-	version string // its whole answer to version
-	encoded bool
-	tagged  bool
-	feed    bool
-	scram   bool
-}
-
-func parseVersion(text string) extensions {
-	ext := extensions{version: text}
-	word := strings.Split(text, " ")
-	if len(word) < 3 || word[0] != product {
-		return ext
-	}
-	for _, w := range word[3:] {
-		switch w {
-		case extEncoded:
-			ext.encoded = true
-		case extTagged:
-			ext.tagged = true
-		case extFeed:
-			ext.feed = true
-		case extSCRAM:
-			ext.scram = true
-		}
-	}
-	return ext
 }

@@ -1,9 +1,7 @@
-package tcpauth
+package authent
 
 import (
-	"bufio"
 	"errors"
-	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,8 +10,10 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"switchyard/lookup"
+	"switchyard/lookup/internal/netwin"
 )
 
+// word is a password.
 func word(s string) *string { return &s }
 
 var requestEqual = cmp.Options{cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })}
@@ -162,7 +162,7 @@ func TestRequestThatCannotBeCarried(t *testing.T) {
 		"a megabyte":                {Request{Verb: Check, Name: anna, Password: word(strings.Repeat("p", 1<<20))}, true},
 	} {
 		line, err := c.r.Line(c.encoded)
-		var refused *RefusedError
+		var refused *netwin.RefusedError
 		if line != "" || !errors.As(err, &refused) {
 			t.Errorf("%s: got %q, %v, want a refusal", what, line, err)
 		}
@@ -187,7 +187,7 @@ func TestReplyLine(t *testing.T) {
 		"dead":    {Reply{Dead, strings.Repeat("x", 200)}, "-DEAD " + strings.Repeat("x", 93)},
 		"whole":   {Reply{Dead, strings.Repeat("ß", 200)}, "-DEAD " + strings.Repeat("ß", 46)},
 		"control": {Reply{OK, "a\nb"}, ""},
-		"long":    {Reply{OK, strings.Repeat("x", maxLine)}, ""},
+		"long":    {Reply{OK, strings.Repeat("x", netwin.MaxLine)}, ""},
 	} {
 		got, err := c.r.Line()
 		if got != c.want || (err != nil) != (c.want == "") {
@@ -248,49 +248,19 @@ func TestAccountReplyRefuses(t *testing.T) {
 		{Name: "a b"}, {Name: "a@b", Home: `x"y`}, {Name: "a@b", Home: "x\ny"},
 		{Name: "a@b", Attributes: map[string]string{"Upper": "x"}}, {Name: "a@b", Attributes: map[string]string{"a": strings.Repeat("x", 40000)}},
 	} {
-		if r, err := accountReply(a); err == nil {
+		if r, err := AccountReply(a); err == nil {
 			t.Errorf("%+v: got %.80q, want a refusal", a, r.Text)
 		}
 	}
 }
 
-func TestSearchAndVersionReplies(t *testing.T) {
-	if found, total := ParseFound(searchReply(2, 1510).Text); found != 2 || total != 1510 {
+func TestSearchReply(t *testing.T) {
+	if found, total := ParseFound(SearchReply(2, 1510).Text); found != 2 || total != 1510 {
 		t.Errorf("got %d of %d", found, total)
 	}
 	for _, text := range []string{"", "done", "Search Complete 2", "Search Complete 2 items found out of x", "Search Complete -2 items found out of 3", "Search Complete 2 items found out of 3x"} {
 		if found, total := ParseFound(text); found != -1 || total != -1 {
 			t.Errorf("%q: got %d of %d, want unknown", text, found, total)
-		}
-	}
-	if ext := parseVersion(versionReply("1.0 beta", []string{extEncoded, extFeed}, []string{"behind=3", "two words"}).Text); !ext.encoded || !ext.feed || ext.tagged || ext.scram || ext.version != "switchyard unknown 1 encoded feed behind=3" {
-		t.Errorf("got %+v", ext)
-	}
-	for _, text := range []string{"", "NWAuth 4.0g encoded", "switchyard", "switchyard 1", "switchyard 1.0 1 xencoded"} {
-		if parseVersion(text).encoded {
-			t.Errorf("%q: took it for a server that knows xcheck", text)
-		}
-	}
-}
-
-func TestReadLine(t *testing.T) {
-	for what, c := range map[string]struct {
-		in, want, end string
-		err           error
-	}{
-		"LF":       {"quit\nx", "quit", "\n", nil},
-		"CRLF":     {"quit\r\nx", "quit", "\r\n", nil},
-		"empty":    {"\n", "", "\n", nil},
-		"CR CR LF": {"quit\r\r\n", "quit\r", "\r\n", nil},
-		"at most":  {strings.Repeat("x", 100) + "\n", strings.Repeat("x", 100), "\n", nil},
-		"too long": {strings.Repeat("x", 101) + "\n", "", "", errLineTooLong},
-		"endless":  {strings.Repeat("x", 100000), "", "", errLineTooLong},
-		"cut":      {"qui", "", "", io.ErrUnexpectedEOF},
-		"closed":   {"", "", "", io.EOF},
-	} {
-		line, end, err := readLine(bufio.NewReaderSize(strings.NewReader(c.in), 16), 100)
-		if string(line) != c.want || end != c.end || !errors.Is(err, c.err) {
-			t.Errorf("%s: got %q, %q, %v, want %q, %q, %v", what, line, end, err, c.want, c.end, c.err)
 		}
 	}
 }
@@ -312,7 +282,7 @@ func FuzzRequest(f *testing.F) {
 		line, err := r.Line(true)
 		if err != nil {
 			// What is read leniently and not written.
-			if (r.Verb == Check || r.Verb == Set) && r.Password != nil && *r.Password == noPassword || strings.Contains(err.Error(), "bytes") {
+			if (r.Verb == Check || r.Verb == Set) && r.Password != nil && *r.Password == netwin.NoPassword || strings.Contains(err.Error(), "bytes") {
 				return
 			}
 			t.Fatalf("%q was read as %+v and cannot be written: %v", in, r, err)
@@ -375,7 +345,7 @@ func FuzzReply(f *testing.F) {
 		if account.Name != "bob@test.com" {
 			t.Fatalf("%q is about %q", line, account.Name)
 		}
-		written, err := accountReply(account)
+		written, err := AccountReply(account)
 		if err != nil {
 			return // longer than is kept
 		}

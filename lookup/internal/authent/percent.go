@@ -1,4 +1,4 @@
-package tcpauth
+package authent
 
 // appendEncoded writes s with everything but letters, digits and -._~ as %XX,
 // so that it is one word of the grammar whatever it holds (RFC 3986 §2.1).
