@@ -118,7 +118,7 @@ func (c *Conn) keywords() []string {
 		out = append(out, "AUTH "+strings.Join(c.offered(), " "))
 	}
 	if c.mayIdentify() {
-		out = append(out, "XCLIENT "+strings.Join(origin.XCLIENTNames(), " "))
+		out = append(out, "XCLIENT "+strings.Join(origin.XCLIENTNames(), " "), PipeLogin)
 	}
 	if c.prober != nil && !c.authed && c.prober.OffersProbe() {
 		out = append(out, probe.Capability)

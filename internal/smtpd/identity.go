@@ -6,6 +6,12 @@ import (
 	"switchyard/internal/origin"
 )
 
+// PipeLogin is the keyword by which a server says that it takes XCLIENT, the EHLO or
+// LHLO that has to follow it, and AUTH with an initial response in one write. RFC
+// 2920 §3.1 lets no command follow EHLO before it is answered, and a server that
+// takes its word for it would refuse the client for talking early.
+const PipeLogin = "XPIPELOGIN"
+
 // mayIdentify reports whether XCLIENT is offered now: from a trusted peer,
 // before login, and until one has said ADDR. After that the bytes on this
 // connection may be the client's own.

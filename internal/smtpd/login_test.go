@@ -177,7 +177,8 @@ func TestXCLIENT(t *testing.T) {
 		S: 250-*
 		S: 250-*
 		S: 250-AUTH PLAIN LOGIN
-		S: 250 XCLIENT ADDR PORT *
+		S: 250-XCLIENT ADDR PORT *
+		S: 250 XPIPELOGIN
 		C: XCLIENT
 		S: 501 *
 		C: XCLIENT NONSENSE=1
@@ -207,6 +208,32 @@ func TestXCLIENT(t *testing.T) {
 	p.result()
 	f.wantLog(t, `mail "a@x.test" {Size:0 Body: UTF8:false Ret: EnvID: Auth: Trace:0}`, "reset",
 		"identify  192.0.2.1:0 ttl 1", "identify s1 [2001:db8::1]:25 ttl 5")
+
+	// All that XPIPELOGIN promises, in one write.
+	f = &loginFake{fake: fake{trusts: true}}
+	p = start(t, o, withLogin(f))
+	p.run(`
+		S: 220 *
+		C: XCLIENT ADDR=192.0.2.1
+		C: EHLO proxy
+		C: AUTH PLAIN AGEAc2VjcmV0
+		C: MAIL FROM:<a@x.test>
+		S: 220 mx.test ESMTP
+		S: 250-mx.test
+		S: 250-*
+		S: 250-*
+		S: 250-*
+		S: 250-*
+		S: 250-*
+		S: 250-*
+		S: 250-*
+		S: 250-*
+		S: 250 AUTH PLAIN LOGIN
+		S: 235 *
+		S: 250 *
+		C: QUIT
+		S: 221 *`)
+	p.result()
 
 	f = &loginFake{}
 	p = start(t, o, withLogin(f))

@@ -58,7 +58,8 @@ func TestMechanist(t *testing.T) {
 			S: 250-8BITMIME
 			S: 250-SIZE 7
 			S: 250-AUTH THRICE
-			S: 250 XCLIENT *
+			S: 250-XCLIENT *
+			S: 250 XPIPELOGIN
 			C: QUIT
 			S: 221 *`, nil},
 		"with an initial response": {login + `

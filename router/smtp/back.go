@@ -34,9 +34,8 @@ type back struct {
 	offers upstream.Offer // keywords in capitals, with their parameters; read only
 }
 
-// hello does all that comes before the login: greeting, TLS, and who the client
-// is.
-func (b *back) hello(ctx context.Context, o origin.Origin) error {
+// greeting reads the greeting and starts TLS, and learns what the server offers.
+func (b *back) greeting(ctx context.Context) error {
 	if err := b.expect("greeting", 220); err != nil {
 		return err
 	}
@@ -44,25 +43,49 @@ func (b *back) hello(ctx context.Context, o origin.Origin) error {
 		return err
 	}
 	if b.WantsStartTLS() {
-		if err := b.startTLS(ctx); err != nil {
-			return err
+		return b.startTLS(ctx)
+	}
+	return nil
+}
+
+// identify says who the client is, behind greeting. With a server of ours, all
+// that is left up to the login goes out in one write: login is an AUTH line with
+// all it takes, or empty. Its answer is returned where it was sent along; nil means
+// that it was not.
+func (b *back) identify(o origin.Origin, login string) (*smtpd.Reply, error) {
+	args := o.XCLIENT(origin.SMTP, strings.Fields(b.offers["XCLIENT"]))
+	if !b.has("XCLIENT") || args == "" {
+		return nil, nil
+	}
+	if !b.has(smtpd.PipeLogin) || !b.has("PIPELINING") {
+		r, err := b.ask("XCLIENT " + args)
+		if err != nil || !b.identified(r) {
+			return nil, err
 		}
+		return nil, b.introduce() // the server is back at its greeting
 	}
-	names, offered := b.offers["XCLIENT"]
-	args := o.XCLIENT(origin.SMTP, strings.Fields(names))
-	if !offered || args == "" {
-		return nil
+	lines := []string{"XCLIENT " + args, b.hail + " " + b.s.Hostname()}
+	if login != "" {
+		lines = append(lines, login)
 	}
-	r, err := b.ask("XCLIENT " + args)
+	replies, err := b.exchange(lines...)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	b.identified(replies[0])
+	if err := b.introduced(replies[1]); err != nil || login == "" {
+		return nil, err
+	}
+	return &replies[2], nil
+}
+
+// identified reads the answer to XCLIENT. A refusal is worth a warning, but no
+// failure.
+func (b *back) identified(r smtpd.Reply) bool {
 	if r.Code != 220 {
-		// It is worth a warning, but no failure.
 		b.s.Log.Warn("backend refuses the client's identity", zap.String("node", b.Node), zap.String("reason", r.Error()))
-		return nil
 	}
-	return b.introduce() // the server is back at its greeting
+	return r.Code == 220
 }
 
 // startTLS never goes on in clear. What was offered before counts for nothing.
@@ -85,6 +108,10 @@ func (b *back) introduce() error {
 	if err != nil {
 		return err
 	}
+	return b.introduced(r)
+}
+
+func (b *back) introduced(r smtpd.Reply) error {
 	if r.Code != 250 {
 		return b.refused(b.hail, r)
 	}
@@ -106,24 +133,32 @@ func parseOffers(list string) upstream.Offer {
 
 func (b *back) has(keyword string) bool { return b.offers.Has(keyword) }
 
-// authenticate logs in as the proxy, for the user when there is one. The answer
-// is the caller's to judge.
-func (b *back) authenticate(user string) (smtpd.Reply, error) {
-	name, secret := b.Login()
-	message, err := wire.Plain{Authzid: user, Authcid: name, Password: secret}.Message()
-	if err != nil {
-		return smtpd.Reply{}, fmt.Errorf("log in as the proxy: %w", err)
+// plainLine is AUTH PLAIN with the message as its initial response; empty when that
+// is too long for a line.
+func plainLine(message []byte) string {
+	line := "AUTH PLAIN " + wire.EncodeSASL(message)
+	if len(line) > maxInitial {
+		return ""
 	}
-	response := wire.EncodeSASL(message)
-	if line := "AUTH PLAIN " + response; len(line) <= maxInitial {
+	return line
+}
+
+// proxyLogin is what the proxy logs in with as itself.
+func (b *back) proxyLogin() ([]byte, error) {
+	name, secret := b.Login()
+	message, err := wire.Plain{Authcid: name, Password: secret}.Message()
+	if err != nil {
+		return nil, fmt.Errorf("log in as the proxy: %w", err)
+	}
+	return message, nil
+}
+
+// authenticate logs in with a PLAIN message. The answer is the caller's to judge.
+func (b *back) authenticate(message []byte) (smtpd.Reply, error) {
+	if line := plainLine(message); line != "" {
 		return b.ask(line)
 	}
-	r, err := b.ask("AUTH PLAIN")
-	if err != nil || r.Code != 334 {
-		return r, err
-	}
-	b.Conn.WriteString(response + "\r\n")
-	return b.reply("AUTH") // the step must not name the secret
+	return stepwise(b, "AUTH PLAIN", string(message))
 }
 
 // ask sends one line and reads the answer.

@@ -59,25 +59,49 @@ func openLeg(ctx context.Context, s *router.Session, home, helo string, o *Optio
 func (l *leg) prepare(ctx context.Context, helo string) error {
 	from := l.s.Origin(0)
 	from.HELO = helo
-	if err := l.hello(ctx, from); err != nil {
+	if err := l.greeting(ctx); err != nil {
 		return err
 	}
-	_, secret := l.Login()
-	if mechanisms, offered := l.offers["AUTH"]; !offered || secret == "" || !containsWord(mechanisms, "PLAIN") {
-		return nil
+	message, line, err := l.ownLogin()
+	if err != nil {
+		return err
 	}
-	r, err := l.authenticate("")
+	r, err := l.identify(from, line)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		// What is offered to a client that is known may be less.
+		if message == nil || !containsWord(l.offers["AUTH"], "PLAIN") {
+			return nil
+		}
+		answer, err := l.authenticate(message)
+		if err != nil {
+			return err
+		}
+		r = &answer
+	}
 	switch {
-	case err != nil:
-		return err
 	case r.Permanent():
-		return l.noProxy(r)
+		return l.noProxy(*r)
 	case r.Code != 235:
 		return fmt.Errorf("%w: AUTH: %s", router.ErrBackend, clip(r.Error()))
 	case l.foreign():
 		return l.introduce()
 	}
 	return nil
+}
+
+// ownLogin is the proxy's own login, as a message and as a line, where the server
+// asks for one; nil where it does not.
+func (l *leg) ownLogin() (message []byte, line string, err error) {
+	if _, secret := l.Login(); secret == "" || !containsWord(l.offers["AUTH"], "PLAIN") {
+		return nil, "", nil
+	}
+	if message, err = l.proxyLogin(); err != nil {
+		return nil, "", err
+	}
+	return message, plainLine(message), nil
 }
 
 func containsWord(list, word string) bool {

@@ -35,41 +35,69 @@ type submissionLogin struct {
 // run implements router.LoginFunc.
 func (l *submissionLogin) run(ctx context.Context, rb *router.Back, account lookup.Account) error {
 	b := &back{Back: rb, s: l.f.s, hail: "EHLO"}
+	if err := b.greeting(ctx); err != nil {
+		return err
+	}
 	o := l.f.s.Origin(account.Generation)
 	o.HELO = l.f.conn.Hello()
-	if err := b.hello(ctx, o); err != nil {
+	plain, line := l.credentials(b, account)
+	r, err := b.identify(o, line)
+	if err != nil {
 		return err
 	}
 	b.Learn(b.offers, false)
-	r, err := l.authenticate(b, account)
-	if err != nil {
-		return err
+	if r == nil {
+		answer, err := l.authenticate(b, plain)
+		if err != nil {
+			return err
+		}
+		r = &answer
 	}
-	return l.outcome(b, r)
+	return l.outcome(b, *r)
 }
 
-func (l *submissionLogin) authenticate(b *back, account lookup.Account) (smtpd.Reply, error) {
+// credentials is what to log in with, and a line that says all of it, where there
+// can be one.
+func (l *submissionLogin) credentials(b *back, account lookup.Account) (c credentials, line string) {
+	if l.login.Relay() != nil {
+		return credentials{}, ""
+	}
+	if c.plain, c.err = l.login.Credentials(b.Back, account); c.err != nil {
+		return c, ""
+	}
+	if c.message, c.err = c.plain.Message(); c.err != nil {
+		c.err = fmt.Errorf("log in on the backend: %w", c.err)
+		return c, ""
+	}
+	if !containsWord(b.offers["AUTH"], "PLAIN") {
+		return c, ""
+	}
+	return c, plainLine(c.message)
+}
+
+// credentials is what a login on a backend takes; not a relayed one.
+type credentials struct {
+	plain   wire.Plain
+	message []byte // PLAIN's
+	err     error  // why there are none
+}
+
+func (l *submissionLogin) authenticate(b *back, c credentials) (smtpd.Reply, error) {
 	if r := l.login.Relay(); r != nil {
 		return relay(b, r)
 	}
-	plain, err := l.login.Credentials(b.Back, account)
-	offered := strings.Fields(strings.ToUpper(b.offers["AUTH"]))
+	offered := b.offers["AUTH"]
 	switch {
-	case errors.Is(err, upstream.ErrNoPassword):
+	case errors.Is(c.err, upstream.ErrNoPassword):
 		return smtpd.Reply{}, b.blame("backend wants the client's own password, and the client has logged in without one: give the backend a master user, or the client's accounts another home", "no password to pass on")
-	case err != nil:
+	case errors.Is(c.err, upstream.ErrNoSecret):
 		return smtpd.Reply{}, b.blame("no proxy secret is configured: set it here and on the backends", "no proxy secret")
-	case plain.Authzid == "" && !containsWord(strings.Join(offered, " "), "PLAIN") && containsWord(strings.Join(offered, " "), "LOGIN"):
-		return stepwise(b, "AUTH LOGIN", plain.Authcid, plain.Password)
+	case c.err != nil:
+		return smtpd.Reply{}, c.err
+	case c.plain.Authzid == "" && !containsWord(offered, "PLAIN") && containsWord(offered, "LOGIN"):
+		return stepwise(b, "AUTH LOGIN", c.plain.Authcid, c.plain.Password)
 	}
-	message, err := plain.Message()
-	if err != nil {
-		return smtpd.Reply{}, fmt.Errorf("log in on the backend: %w", err)
-	}
-	if line := "AUTH PLAIN " + wire.EncodeSASL(message); len(line) <= maxInitial {
-		return b.ask(line)
-	}
-	return stepwise(b, "AUTH PLAIN", string(message))
+	return b.authenticate(c.message)
 }
 
 // stepwise sends a command and, as long as it is asked for more, messages.

@@ -109,6 +109,34 @@ func TestSubmission(t *testing.T) {
 	check(t, p.Session(), map[string]any{"user": "anna@example.test", "home": "b1", "node": "b1a", "result": "logged out"})
 }
 
+// TestSubmissionInOneWrite: a server of ours gets all that comes before the session
+// without being waited for; identity and login are judged as one by one.
+func TestSubmissionInOneWrite(t *testing.T) {
+	const ours = `
+		S: 220 b1 ESMTP
+		C: EHLO px1.example.test
+		S: 250-b1
+		S: 250-PIPELINING
+		S: 250-AUTH PLAIN LOGIN
+		S: 250-XCLIENT ADDR
+		S: 250 XPIPELOGIN
+		C: XCLIENT ADDR=127.0.0.1
+		C: EHLO px1.example.test
+		C: AUTH PLAIN ` + plainProxyAnna + "\n"
+	for name, c := range map[string]struct{ script, want string }{
+		"welcome":          {"S: 220 b1 ESMTP\nS: 250 b1\nS: 235 2.7.0 welcome\nC: QUIT\nS: 221 2.0.0 bye", "235 *"},
+		"identity refused": {"S: 550 5.7.0 not from here\nS: 250 b1\nS: 235 2.7.0 welcome\nC: QUIT\nS: 221 2.0.0 bye", "235 *"},
+		"moved":            {"S: 220 b1 ESMTP\nS: 250 b1\nS: 451 4.1.6 moved\nEOF", "454 *"},
+		"lost":             {"S: 220 b1 ESMTP\nS: 250 b1\nCLOSE", "454 *"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := routertest.Start(t, config(NewSubmission(Options{}), upstream.Submission, routertest.NewBackend(t, nil, ours+c.script)))
+			answer := "\nC: AUTH PLAIN " + plainAnna + "\nS: " + c.want + "\nC: QUIT\nS: 221 2.0.0 *\nEOF"
+			p.Play(submissionHello + answer)
+		})
+	}
+}
+
 func TestSubmissionTLS(t *testing.T) {
 	server, client := routertest.TLS(t)
 	hello := strings.Split(enter, "C: XCLIENT")[0]
