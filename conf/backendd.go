@@ -38,6 +38,9 @@ func (k *checker) backendd() {
 		if l.Protocol == "lmtp" && (l.TLS == "off" || b.Certificate.Empty()) {
 			k.bad(fmt.Sprintf("backendd.listen[%d].tls", i), "lmtp needs TLS: a proxy's secret is never taken in clear; set a certificate and tls = \"implicit\"")
 		}
+		if len(l.TrustedNetworks) > 0 {
+			k.bad(fmt.Sprintf("backendd.listen[%d].trusted_networks", i), "is for proxies' listeners; whom a backend believes is in backendd.proxy_networks")
+		}
 		if l.ProxyProtocol {
 			k.bad(fmt.Sprintf("backendd.listen[%d].proxy_protocol", i), "backends take no PROXY header: proxies pass the client's address on by ID and XCLIENT; remove the key")
 		}

@@ -28,6 +28,8 @@ type Listener struct {
 
 	ProxyProtocol bool     `toml:"proxy_protocol"` // every connection must begin with a PROXY header
 	ProxyNetworks []string `toml:"proxy_networks"` // … and come from one of these networks
+
+	TrustedNetworks []string `toml:"trusted_networks"` // a proxy's: of other proxies and of backends, which say themselves who the client is
 }
 
 func (k *checker) listeners(key string, ls []Listener, cert Certificate, protocols []string) {
@@ -55,6 +57,7 @@ func (k *checker) listeners(key string, ls []Listener, cert Certificate, protoco
 		k.lmtpPort(key, l)
 		k.clientCertificates(key, l)
 		k.networks(key+".proxy_networks", l.ProxyNetworks)
+		k.networks(key+".trusted_networks", l.TrustedNetworks)
 		if l.ProxyProtocol && len(l.ProxyNetworks) == 0 {
 			k.bad(key+".proxy_protocol", "needs proxy_networks: a PROXY header is believed only from the load balancers' own networks")
 		}

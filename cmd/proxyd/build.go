@@ -195,6 +195,7 @@ func listen(c *conf.Config, sockets *daemon.Sockets, certs *tlsconf.Store, proto
 			Config:              server,
 			ProxyProtocol:       l.ProxyProtocol,
 			ProxyNetworks:       conf.Networks(l.ProxyNetworks),
+			TrustedProxies:      conf.Networks(l.TrustedNetworks),
 			AllowCleartextLogin: l.CleartextLogin,
 			MaxSessions:         l.MaxSessions,
 		}})

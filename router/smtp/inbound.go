@@ -49,12 +49,12 @@ func (p *Inbound) Serve(ctx context.Context, s *router.Session) error {
 	f := &inbound{p: p, s: s, legs: make(map[string]*leg), resolver: p.resolver.Over(accounts{s})}
 	defer f.close()
 	o := p.o.dialogue(s)
-	o.MaxMessages, o.MaxDomains = p.o.MaxMessages, p.o.MaxDomains
-	if p.lmtp {
-		return p.serveLMTP(ctx, f, o)
-	}
 	if !s.Trusted() {
-		o.Pause = p.o.Pause
+		o.MaxMessages, o.MaxDomains, o.Pause = p.o.MaxMessages, p.o.MaxDomains, p.o.Pause
+	}
+	if p.lmtp {
+		o.Pause = 0
+		return p.serveLMTP(ctx, f, o)
 	}
 	return ended(smtpd.Serve(ctx, s.Conn, o, func(c *smtpd.Conn) smtpd.Session { f.conn = c; return f }))
 }
@@ -82,8 +82,9 @@ func (f *inbound) close() {
 	f.s.Note(zap.Int("messages", f.messages))
 }
 
-// Trusts implements smtpd.Identifier.
-func (f *inbound) Trusts() bool { return f.s.Trusted() }
+// Trusts implements smtpd.Identifier. What is said before STARTTLS may be anyone's
+// words.
+func (f *inbound) Trusts() bool { return f.s.Trusted() && !f.s.MayStartTLS() }
 
 // Identify implements smtpd.Identifier.
 func (f *inbound) Identify(_ context.Context, o origin.Origin) error {

@@ -561,10 +561,11 @@ func TestShutdownInTransaction(t *testing.T) {
 }
 
 // TestInboundPause: a client that speaks before the greeting is refused, and is one
-// that broke the protocol; another proxy of ours does not wait.
+// that broke the protocol; another proxy of ours does not wait, and brings as much as
+// it likes.
 func TestInboundPause(t *testing.T) {
 	o := inboundOptions
-	o.Pause = 30 * time.Second
+	o.Pause, o.MaxMessages, o.MaxDomains = 30*time.Second, 1, 1
 	c := config(newInbound(t, o), upstream.LMTP)
 	c.Backends = []upstream.Backend{newStore(t, "b1").backend()}
 	p := routertest.Start(t, c)
@@ -573,7 +574,8 @@ func TestInboundPause(t *testing.T) {
 
 	c.Listener.TrustedProxies = loopback
 	p = routertest.Start(t, c)
-	p.Play(helo + "C: QUIT\nS: 221 *")
+	const mail = "C: MAIL FROM:<x@far.test>\nS: 250 *\nC: RSET\nS: 250 *\n"
+	p.Play(helo + mail + mail + "C: QUIT\nS: 221 *")
 	p.Session()
 }
 

@@ -65,7 +65,8 @@ type Options struct {
 	MaxRecipients int
 
 	// MaxMessages and MaxDomains bound what one inbound connection brings: messages,
-	// and different domains of recipients (RFC 9422). Zero: no bound.
+	// and different domains of recipients (RFC 9422). Zero, and for our own proxies:
+	// no bound.
 	MaxMessages int
 	MaxDomains  int
 
