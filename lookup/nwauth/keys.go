@@ -27,30 +27,47 @@ func (db *DB) Keys(ctx context.Context, name, mechanism string) (lookup.Keys, er
 	return keys, nil
 }
 
-// KeyMechanisms implements lookup.KeyHolder. It goes through the users until
-// one is found whose hash is of another kind: through all of them when all can
-// use SCRAM.
+// kind is what the owner of a hash can log in with.
+type kind int
+
+const (
+	kindNone kind = iota // nothing: no account, or one that is locked
+	kindOther
+	kindSHA1
+	kindSHA256
+	kindCount
+)
+
+func kindOf(st state) kind {
+	stored := st.hash()
+	if hash.Locked(stored) {
+		return kindNone
+	}
+	switch hash.KeyMechanism(stored) {
+	case "SCRAM-SHA-1":
+		return kindSHA1
+	case "SCRAM-SHA-256":
+		return kindSHA256
+	}
+	return kindOther
+}
+
+// KeyMechanisms implements lookup.KeyHolder. The accounts are counted as they
+// change: it costs nothing. A hash is for one mechanism, so there is one at most.
 func (db *DB) KeyMechanisms(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, lookup.Unavailable("ask the user database for keys", err)
+	}
 	if err := db.whole(); err != nil {
 		return nil, err
 	}
-	all := ""
-	for l := range db.table.Load().all() {
-		stored := l.hash()
-		if hash.Locked(stored) {
-			continue
-		}
-		keys, ok := hash.ParseSCRAM(stored)
-		if !ok || all != "" && keys.Mechanism != all {
-			return nil, nil
-		}
-		all = keys.Mechanism
-	}
+	kinds := &db.table.Load().kinds
+	old, young := kinds[kindSHA1].Load() > 0, kinds[kindSHA256].Load() > 0
 	switch {
-	case ctx.Err() != nil:
-		return nil, lookup.Unavailable("ask the user database for keys", ctx.Err())
-	case all == "":
+	case kinds[kindOther].Load() > 0, old == young:
 		return nil, nil
+	case old:
+		return []string{"SCRAM-SHA-1"}, nil
 	}
-	return []string{all}, nil
+	return []string{"SCRAM-SHA-256"}, nil
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"switchyard/lookup"
 	"switchyard/lookup/lookuptest"
 	"switchyard/lookup/nwauth/hash"
@@ -70,4 +72,32 @@ func TestKeysContract(t *testing.T) {
 		}
 		return db
 	}})
+}
+
+// TestKindsAreCounted: whatever is put, in whatever order, also into a copy, the
+// counts are those of the accounts that are there.
+func TestKindsAreCounted(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		names := rapid.SampledFrom([]string{"anna@x", "bob@x", "carl@x", "dora@x"})
+		rests := rapid.SampledFrom([]string{
+			"", "*:", "!{SSHA}x:", ":a=\"b\"", "{SSHA}x:", "$2b$x:tohost=\"b1\"", "{SCRAM-SHA-256}1,2,3,4:", "{scram-sha-256}x:", "{SCRAM-SHA-1}x:a=\"{SSHA}\"",
+		})
+		first := newTable(0)
+		for range rapid.IntRange(0, 40).Draw(t, "steps") {
+			first.put(names.Draw(t, "name"), state{rest: rests.Draw(t, "rest"), generation: 7})
+		}
+		copied := newTable(0)
+		first.copyTo(copied)
+		for what, tab := range map[string]*table{"table": first, "copy": copied} {
+			var want [kindCount]int64
+			for l := range tab.all() {
+				want[kindOf(state{rest: l.rest})]++
+			}
+			for kind := kindOther; kind < kindCount; kind++ {
+				if got := tab.kinds[kind].Load(); got != want[kind] {
+					t.Fatalf("%s: %d accounts of kind %d are counted, and %d are there", what, got, kind, want[kind])
+				}
+			}
+		}
+	})
 }

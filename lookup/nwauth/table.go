@@ -21,6 +21,7 @@ type table struct {
 	seed   maphash.Seed
 	shards [64]shard
 	live   atomic.Int64
+	kinds  [kindCount]atomic.Int64 // how many accounts have each kind of hash
 }
 
 type shard struct {
@@ -109,6 +110,11 @@ func (t *table) put(name string, st state) (before string, known bool) {
 		t.live.Add(-1)
 	} else if _, known = s.gone[name]; known {
 		delete(s.gone, name)
+	}
+	// One that stays what it was is never missing from its count.
+	if was, is := kindOf(state{rest: before}), kindOf(st); was != is {
+		t.kinds[is].Add(1)
+		t.kinds[was].Add(-1)
 	}
 	switch {
 	case st.live():

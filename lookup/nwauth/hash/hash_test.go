@@ -210,3 +210,23 @@ func TestOutdated(t *testing.T) {
 		}
 	}
 }
+
+// TestKeyMechanism: a hash's scheme says what keys it has, in any case, as
+// ParseSCRAM reads it.
+func TestKeyMechanism(t *testing.T) {
+	stored, err := NewSCRAM("sesame", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for hash, want := range map[string]string{
+		stored: "SCRAM-SHA-256", strings.ToLower(stored[:15]) + stored[15:]: "SCRAM-SHA-256", "{SCRAM-SHA-1}4096,c2FsdA==,x,x": "SCRAM-SHA-1",
+		"{SCRAM-SHA-256": "", "{SCRAM-SHA-256}": "SCRAM-SHA-256", "{SCRAM-SHA-512}4096": "", "SCRAM-SHA-256": "", "": "", "{": "", "*" + stored: "", "{SSHA}x": "",
+	} {
+		if got := KeyMechanism(hash); got != want {
+			t.Errorf("%q: got %q, want %q", hash, got, want)
+		}
+		if keys, ok := ParseSCRAM(hash); ok && keys.Mechanism != KeyMechanism(hash) {
+			t.Errorf("%q: its keys are for %s", hash, keys.Mechanism)
+		}
+	}
+}
