@@ -3,6 +3,8 @@ package directory
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -11,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/xdg-go/scram"
 	"go.uber.org/zap"
 
 	"switchyard/conf"
 	"switchyard/lookup"
 	"switchyard/lookup/cache"
 	"switchyard/lookup/nwauth"
+	"switchyard/lookup/nwauth/hash"
 	"switchyard/lookup/tcpauth"
 	"switchyard/router"
 	"switchyard/router/pop"
@@ -26,8 +30,8 @@ import (
 )
 
 const (
-	scram = "{SCRAM-SHA-256}4096,c2FsdHNhbHQ=,YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=,YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI="
-	other = "{SHA}Lve95gjOVATpfV8EL5X4nxwjKHE="
+	scramHash = "{SCRAM-SHA-256}4096,c2FsdHNhbHQ=,YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=,YmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmJiYmI="
+	otherHash = "{SHA}Lve95gjOVATpfV8EL5X4nxwjKHE="
 
 	secret = "open-sesame-open-sesame"
 )
@@ -53,18 +57,18 @@ func load(t *testing.T, directory string) *conf.Config {
 
 // The files of accounts: all of one with keys, one of the other without.
 const (
-	keyed = "anna@example.test:" + scram + ":tohost=\"b1\"\nalias@example.test:*:alias=\"anna@example.test\"\n"
-	mixed = keyed + "bob@example.test:" + other + ":tohost=\"b1\"\n"
+	keyed = "anna@example.test:" + scramHash + ":tohost=\"b1\"\nalias@example.test:*:alias=\"anna@example.test\"\n"
+	mixed = keyed + "bob@example.test:" + otherHash + ":tohost=\"b1\"\n"
 )
 
-// tcpauthd serves the accounts with keys, on this machine.
-func tcpauthd(t *testing.T, o tcpauth.ServerOptions) string {
+// tcpauthd serves accounts on this machine.
+func tcpauthd(t *testing.T, accounts string, o tcpauth.ServerOptions) string {
 	t.Helper()
 	db, err := nwauth.Open(t.TempDir(), nwauth.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Import(t.Context(), strings.NewReader(keyed), nil); err != nil {
+	if _, err := db.Import(t.Context(), strings.NewReader(accounts), nil); err != nil {
 		t.Fatal(err)
 	}
 	s, err := tcpauth.NewServer(db, o)
@@ -93,8 +97,8 @@ func tcpauthd(t *testing.T, o tcpauth.ServerOptions) string {
 func TestOfferedMechanisms(t *testing.T) {
 	const plain = "PLAIN LOGIN"
 	ldap := "kind = \"ldap\"\n[directory.ldap]\nurls = [\"ldap://127.0.0.1:1\"]\nbase = \"dc=example\"\nverify = \"hash\"\n"
-	open := tcpauthd(t, tcpauth.ServerOptions{})
-	closed := tcpauthd(t, tcpauth.ServerOptions{Secret: secret})
+	open := tcpauthd(t, keyed, tcpauth.ServerOptions{})
+	closed := tcpauthd(t, keyed, tcpauth.ServerOptions{Secret: secret})
 	member := func(kind, next, more string) string {
 		return "[[directory.member]]\nkind = \"" + kind + "\"\nnext = " + next + "\n[directory.member." + kind + "]\n" + more + "\n"
 	}
@@ -127,24 +131,28 @@ func TestOfferedMechanisms(t *testing.T) {
 	}
 }
 
-// offered asks a listener in front of a directory.
-func offered(t *testing.T, d Directory) []string {
+// front starts a listener in front of a directory. Its backend is away.
+func front(t *testing.T, d Directory) *routertest.Proxy {
 	t.Helper()
 	remembered, err := cache.New(d, cache.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer remembered.Close()
-	p := routertest.Start(t, routertest.Config{
+	t.Cleanup(func() { remembered.Close() })
+	return routertest.Start(t, routertest.Config{
 		Protocol: pop.New(), Directory: remembered, Listener: router.Listener{AllowCleartextLogin: true},
 		Options: router.Options{SASL: sasl.Options{SCRAM: true, Secret: []byte(secret)}},
 		Backends: []upstream.Backend{{Name: "b1", Nodes: []upstream.Node{{
 			Name: "b1", Services: map[upstream.Service]upstream.Endpoint{upstream.POP3: {Address: "127.0.0.1:1"}},
 		}}}},
 	})
-	defer p.Stop()
-	conn := p.Dial()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+}
+
+// offered asks a listener in front of a directory.
+func offered(t *testing.T, d Directory) []string {
+	t.Helper()
+	conn := front(t, d).Dial()
+	conn.SetDeadline(time.Now().Add(patience))
 	if _, err := conn.Write([]byte("CAPA\r\nQUIT\r\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -154,4 +162,63 @@ func offered(t *testing.T, d Directory) []string {
 		}
 	}
 	return nil
+}
+
+// patience is how long a test waits for a listener.
+const patience = 20 * time.Second
+
+// TestKeysOfTCPAuth: a client proves its password, and is shown that the server
+// knows it, with keys that came from a tcpauthd.
+func TestKeysOfTCPAuth(t *testing.T) {
+	stored, err := hash.NewSCRAM("sesame", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := tcpauthd(t, strings.ReplaceAll(keyed, scramHash, stored), tcpauth.ServerOptions{Secret: secret})
+	d, err := Open(load(t, "[directory]\nkind = \"tcpauth\"\n[directory.tcpauth]\nservers = [\""+address+"\"]\nsecret = { file = \"secret\" }\n"), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	p := front(t, d)
+	for password, want := range map[string]struct {
+		valid bool
+		end   string
+	}{
+		"sesame":    {true, "-ERR [SYS/TEMP]"}, // the backend is away
+		"something": {false, "-ERR [AUTH]"},
+	} {
+		client, err := scram.SHA256.NewClient("anna@example.test", password, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		talk := client.NewConversation()
+		conn := p.Dial()
+		conn.SetDeadline(time.Now().Add(patience))
+		lines := bufio.NewScanner(conn)
+		lines.Scan() // the greeting
+		end, step := "", ""
+		for command := "AUTH SCRAM-SHA-256 "; end == ""; command = "" {
+			answer, err := talk.Step(step)
+			if err != nil {
+				t.Fatalf("%s: %v", password, err)
+			}
+			fmt.Fprintf(conn, "%s%s\r\n", command, base64.StdEncoding.EncodeToString([]byte(answer)))
+			if !lines.Scan() {
+				t.Fatalf("%s: the connection ended: %v", password, lines.Err())
+			}
+			challenge, more := strings.CutPrefix(lines.Text(), "+ ")
+			if !more {
+				end = lines.Text()
+			}
+			text, err := base64.StdEncoding.DecodeString(challenge)
+			if more && err != nil {
+				t.Fatalf("%s: challenge %q: %v", password, challenge, err)
+			}
+			step = string(text)
+		}
+		if talk.Valid() != want.valid || !strings.HasPrefix(end, want.end) {
+			t.Errorf("%s: the server has proved itself: %v, and ends with %q; want %v, %q", password, talk.Valid(), end, want.valid, want.end)
+		}
+	}
 }
