@@ -245,6 +245,35 @@ func (c *checker) logs() error {
 		if len(seqs) > 0 && (seqs[len(seqs)-1] < applied || seqs[len(seqs)-1]-seqs[0] != uint64(len(seqs)-1)) || !slices.IsSorted(seqs) {
 			c.found("the log of shard %d has gaps, or ends at %d before %d", shard, seqs[len(seqs)-1], applied)
 		}
+		if err := c.arrived(shard, applied); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// arrived checks that bodies which came from the other node, and are no
+// message's, belong to records that are not applied.
+func (c *checker) arrived(shard uint8, applied uint64) error {
+	wanted := make(map[backend.GUID]bool)
+	db := c.s.dbOf(shard)
+	err := rows.ScanRange(db, rows.KeyLog(shard, applied+1), rows.After([]byte{rows.SpaceLog, shard}), func(_, value []byte) error {
+		r, err := effect.DecodeRecord(value)
+		if err == nil {
+			for _, guid := range bodiesOf(r) {
+				wanted[guid] = true
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return rows.Scan(db, []byte{rows.SpaceArrived, shard}, func(key, _ []byte) error {
+		guid, err := rows.ParseArrived(key)
+		if err == nil && !wanted[guid] {
+			c.found("body %s came for no record of shard %d", guid, shard)
+		}
+		return err
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.uber.org/zap"
@@ -24,14 +25,23 @@ const maxTogether = 128
 type shard struct {
 	mu     sync.Mutex
 	epoch  uint64
-	last   uint64 // newest number given
-	broken error  // nothing more is written
+	last   uint64        // newest number given
+	spans  []effect.Span // the epochs of the log
+	closed bool          // to changes made here
+	broken error         // nothing more is written
+
+	rest    atomic.Uint64 // newest record that is left for Apply; 0: none
+	trimmed atomic.Uint64 // the log begins behind this record
+	keep    atomic.Uint64 // records from here on are not trimmed; 0: as LogKeep says
 
 	turn    sync.Mutex
 	changed sync.Cond // on turn
 	applied uint64    // newest number applied; guarded by turn, as is what follows
 	lost    error     // why the record lostAt is not applied
 	lostAt  uint64
+	live    map[uint64]struct{} // records that the changes which made them apply; in a mirror only
+
+	applying sync.Mutex // held by the one Apply, or AppendLog, at a time
 }
 
 // change makes one change: plan looks at the state under the user's lock and
@@ -190,12 +200,18 @@ func (t *tx) write(sh *shard, record *effect.Record) error {
 		_ = batch.Set(rows.KeyBody(t.row.ID, guid), rows.Body{Place: p}.Append(nil), nil)
 	}
 	sh.mu.Lock()
-	if sh.broken != nil {
+	if err := sh.refuses(s, u.account); err != nil {
 		sh.mu.Unlock()
 		batch.Close()
-		return errors.Join(backend.ErrBusy, sh.broken)
+		return errors.Join(backend.ErrBusy, err)
 	}
 	record.Epoch, record.Seq = sh.epoch, sh.last+1
+	if row := sh.begin(record.Epoch, record.Seq); row != nil {
+		_ = batch.Set(rows.KeyEpochs(record.Shard), row, nil)
+	}
+	if s.mirrored() {
+		sh.enliven(record.Seq)
+	}
 	encoded := effect.AppendRecord(nil, record)
 	_ = batch.Set(rows.KeyLog(record.Shard, record.Seq), encoded, nil)
 	var ack Ack
@@ -217,6 +233,9 @@ func (t *tx) write(sh *shard, record *effect.Record) error {
 		if err := ack.Wait(); err != nil {
 			s.log.Error("a change is not acknowledged by the peer", zap.Uint8("shard", record.Shard),
 				zap.Uint64("seq", record.Seq), zap.Error(err))
+			if s.mirrored() {
+				return t.leave(sh, record.Seq, err)
+			}
 			return sh.fail(record.Seq, err)
 		}
 	}
@@ -233,7 +252,12 @@ func (t *tx) note(record *effect.Record) {
 		if hold := t.u.s.quarantine.hold(record.Shard); hold > 0 {
 			first = min(first, hold)
 		}
+		sh := &t.u.s.shards[record.Shard]
+		if keep := sh.keep.Load(); keep > 0 {
+			first = min(first, keep)
+		}
 		_ = t.batch.DeleteRange(rows.KeyLog(record.Shard, 0), rows.KeyLog(record.Shard, first), nil)
+		sh.trimmed.Store(first - 1)
 	}
 }
 
@@ -254,6 +278,7 @@ func (sh *shard) await(seq uint64) error {
 func (sh *shard) done(seq uint64) {
 	sh.turn.Lock()
 	sh.applied = seq
+	delete(sh.live, seq)
 	sh.changed.Broadcast()
 	sh.turn.Unlock()
 }

@@ -36,6 +36,12 @@ type Options struct {
 	// Replicator is told of every change; nil: none.
 	Replicator Replicator
 
+	// Commit makes the store one half of a mirror. It says how far a shard's log
+	// counts when the store is opened: no more of it is applied, the rest waits
+	// for Apply, or for AppendLog to take it away. No shard takes changes before
+	// SetWriter opens it. Nil: all of the log counts, and all shards are open.
+	Commit func(shard uint8, log effect.Log) uint64
+
 	// Fatal ends the process when the disk has failed to sync, after which
 	// nothing can be promised. Nil: the logger's Fatal, which exits.
 	Fatal func(error)
@@ -95,6 +101,7 @@ type Ack interface {
 	// Wait returns once the record may be acknowledged. An error means that
 	// nobody knows what will become of it: the change is answered with
 	// backend.ErrOutcomeUnknown, and the shard takes no more until the store is
-	// opened again.
+	// opened again; in a mirror, until Apply has applied the record or AppendLog
+	// has taken it away.
 	Wait() error
 }

@@ -18,14 +18,31 @@ func (t *tx) body(guid backend.GUID) (*rows.Body, error) {
 		row.Place = p
 	} else if ok, err := rows.Get(t.u.db, rows.KeyBody(t.row.ID, guid), row.Read); err != nil {
 		return nil, err
-	} else if !ok {
-		return nil, fmt.Errorf("body %s is nowhere", guid)
+	} else if !ok || row.Refs == 0 && t.u.s.mirrored() {
+		if err := t.arrivedBody(guid, row, ok); err != nil {
+			return nil, err
+		}
 	}
 	if t.bodies == nil {
 		t.bodies = make(map[backend.GUID]*rows.Body)
 	}
 	t.bodies[guid] = row
 	return row, nil
+}
+
+// arrivedBody looks for a body that came from the other node. One that was
+// written here for a record that went away may still have a row: known.
+func (t *tx) arrivedBody(guid backend.GUID, row *rows.Body, known bool) error {
+	ok, err := rows.Get(t.u.db, rows.KeyArrived(t.u.shard, guid), row.Read)
+	switch {
+	case err != nil:
+		return err
+	case ok:
+		t.arrived = append(t.arrived, guid)
+	case !known:
+		return fmt.Errorf("body %s is nowhere", guid)
+	}
+	return nil
 }
 
 func (t *tx) ref(guid backend.GUID) error {

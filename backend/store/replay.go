@@ -42,11 +42,15 @@ func (s *Store) replayShard(shard uint8) (n int, err error) {
 		return 0, err
 	}
 	s.clock.seen(done.Time)
-	sh.epoch, sh.last = done.Epoch, done.Seq
+	if err := sh.findLog(db, shard, done); err != nil {
+		return 0, err
+	}
+	commit, last := s.commitAtStart(shard, done.Seq), sh.last
+	sh.last = done.Seq
 	if err := s.retry(shard); err != nil {
 		return 0, err
 	}
-	err = rows.ScanRange(db, rows.KeyLog(shard, done.Seq+1), rows.After([]byte{rows.SpaceLog, shard}), func(_, value []byte) error {
+	err = rows.ScanRange(db, rows.KeyLog(shard, done.Seq+1), rows.KeyLog(shard, commit+1), func(_, value []byte) error {
 		record, err := effect.DecodeRecord(value)
 		if err != nil {
 			return err
@@ -60,6 +64,12 @@ func (s *Store) replayShard(shard uint8) (n int, err error) {
 		return s.applyNext(record)
 	})
 	sh.applied = sh.last
+	if err == nil && sh.last != commit {
+		err = fmt.Errorf("the log ends at %d before %d", sh.last, commit)
+	}
+	if err == nil && last > commit {
+		err = s.keepRest(shard, last)
+	}
 	return n, err
 }
 

@@ -50,6 +50,7 @@ type Store struct {
 	live       live
 	quarantine quarantine
 	queue      *user // owner of the node's queue
+	held       held
 
 	gate gate
 
@@ -75,6 +76,7 @@ func Open(dir string, opts Options) (*Store, error) {
 	s.users.init(opts.CacheUsers)
 	s.views.init(opts.CacheMessages)
 	s.live.init()
+	s.held.init()
 	if err := s.opts.FS.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}

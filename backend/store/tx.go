@@ -42,6 +42,8 @@ type tx struct {
 	seen    map[[32]byte]rows.Delivery
 	live    map[uint32]rows.Live
 
+	arrived []backend.GUID // bodies that came from the other node and have a message now
+
 	// places says where the bodies that come with this change were written.
 	places map[backend.GUID]segment.Place
 }
@@ -309,6 +311,9 @@ func (t *tx) finish() ([]effect.MailboxDigest, error) {
 			t.del(rows.KeyBody(t.row.ID, guid))
 			t.del(rows.KeyStructure(t.row.ID, guid))
 		}
+	}
+	for _, guid := range t.arrived {
+		t.del(rows.KeyArrived(t.u.shard, guid))
 	}
 	for id, l := range t.live {
 		_ = t.batch.Merge(rows.KeySegment(id), l.Append(nil), nil)

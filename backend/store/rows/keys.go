@@ -14,6 +14,8 @@ import (
 // sort as the numbers do.
 //
 //	A shard                          what of the shard's log is applied
+//	B shard guid:16                  a body from the other node whose record is not applied
+//	E shard                          the epochs of the shard's log before the newest
 //	L shard seq:8                    a record of the log
 //	N account                        the id of the account
 //	Q account                        an account whose log does not fit its state
@@ -32,6 +34,8 @@ import (
 //	U id:16 q number:8               an entry of the node's queue (id zero)
 const (
 	SpaceApplied    = 'A'
+	SpaceArrived    = 'B'
+	SpaceEpochs     = 'E'
 	SpaceLog        = 'L'
 	SpaceName       = 'N'
 	SpaceQuarantine = 'Q'
@@ -56,6 +60,21 @@ const (
 var ErrKey = errors.New("key of an unknown form")
 
 func KeyApplied(shard uint8) []byte { return []byte{SpaceApplied, shard} }
+
+func KeyEpochs(shard uint8) []byte { return []byte{SpaceEpochs, shard} }
+
+func KeyArrived(shard uint8, guid backend.GUID) []byte {
+	return append([]byte{SpaceArrived, shard}, guid[:]...)
+}
+
+// ParseArrived reads the GUID of KeyArrived.
+func ParseArrived(key []byte) (guid backend.GUID, err error) {
+	if len(key) != 2+16 || key[0] != SpaceArrived {
+		return guid, ErrKey
+	}
+	copy(guid[:], key[2:])
+	return guid, nil
+}
 
 func KeyLog(shard uint8, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{SpaceLog, shard}, seq)

@@ -170,6 +170,27 @@ func (r *Applied) Read(b []byte) error {
 	return in.End()
 }
 
+// Epochs are the epochs of a shard's log but for the newest, which its last
+// record tells.
+type Epochs []effect.Span
+
+func (r Epochs) Append(b []byte) []byte {
+	b = pack.Uint(b, uint64(len(r)))
+	for _, span := range r {
+		b = pack.Uint(pack.Uint(b, span.Epoch), span.Last)
+	}
+	return b
+}
+
+func (r *Epochs) Read(b []byte) error {
+	in := pack.NewReader(b)
+	*r = nil
+	for range in.Count(2) {
+		*r = append(*r, effect.Span{Epoch: in.Uint(), Last: in.Uint()})
+	}
+	return in.End()
+}
+
 // Quarantine says that an account is shut off: the record Seq of its log, and
 // what follows for the account, is not in its state.
 type Quarantine struct {

@@ -54,6 +54,7 @@ func FuzzKeys(f *testing.F) {
 	f.Add(KeyMailbox(user, box))
 	f.Add(KeyFlags(user, box, 9, 10))
 	f.Add(KeyQueue(8))
+	f.Add(KeyArrived(200, box))
 	f.Fuzz(func(t *testing.T, key []byte) {
 		same := func(again []byte) {
 			t.Helper()
@@ -76,6 +77,9 @@ func FuzzKeys(f *testing.F) {
 		if guid, err := ParseGUID(key); err == nil {
 			same(KeyUser(user, key[17], guid[:]...))
 		}
+		if guid, err := ParseArrived(key); err == nil && !bytes.Equal(KeyArrived(key[1], guid), key) {
+			t.Fatalf("%x became %x", key, KeyArrived(key[1], guid))
+		}
 		if n, err := ParseQueue(key); err == nil {
 			same(KeyQueue(n))
 		}
@@ -95,6 +99,7 @@ func FuzzRows(f *testing.F) {
 	f.Add(Account{Generation: 1, LastUIDValidity: 2, LastQueued: 3}.Append(nil))
 	f.Add(Quarantine{Seq: 1, Reason: "x"}.Append(nil))
 	f.Add(Applied{1, 2, 3}.Append(nil))
+	f.Add(Epochs{{Epoch: 1, Last: 2}, {Epoch: 3, Last: 4}}.Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fresh := func(read func([]byte) error, append func([]byte) []byte) {
 			if read(b) != nil {
@@ -121,6 +126,8 @@ func FuzzRows(f *testing.F) {
 		fresh(func(b []byte) error { return q.Read(b) }, func(b []byte) []byte { return q.Append(b) })
 		var a Account
 		fresh(func(b []byte) error { return a.Read(b) }, func(b []byte) []byte { return a.Append(b) })
+		var epochs Epochs
+		fresh(func(b []byte) error { return epochs.Read(b) }, func(b []byte) []byte { return epochs.Append(b) })
 		var ap Applied
 		fresh(func(b []byte) error { return ap.Read(b) }, func(b []byte) []byte { return ap.Append(b) })
 		_, _ = ReadMessage(KeyMessage(backend.GUID{}, backend.GUID{}, 1), b)

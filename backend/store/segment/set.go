@@ -237,6 +237,14 @@ func (s *Set) Unpin(p Place) {
 	}
 }
 
+// Pin says that the record at a place will be referred to later: it needs an
+// Unpin, as an Append does.
+func (s *Set) Pin(p Place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pins[p.Segment]++
+}
+
 // Sealed returns the segments that are sealed and have no pinned record: those
 // that Remove would remove.
 func (s *Set) Sealed() []uint32 {
