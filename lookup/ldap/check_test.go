@@ -179,13 +179,14 @@ func TestHedge(t *testing.T) {
 	})
 	quick := startFake(t, nil, agreeable)
 	opts := options()
-	opts.SearchTimeout = 2 * time.Second
+	const limit = 5 * time.Second
+	opts.SearchTimeout = limit
 	d := openAll(t, []string{silent.url, quick.url}, base, opts)
 	start := time.Now()
 	a, err := d.Lookup(t.Context(), anna.Name)
 	took := time.Since(start)
-	if err != nil || a.Name != anna.Name || took < time.Second || took > 1900*time.Millisecond {
-		t.Errorf("got %s, %v after %v, want found after a second", a.Name, err, took)
+	if err != nil || a.Name != anna.Name || took < limit/2 || took >= limit {
+		t.Errorf("got %s, %v after %v, want found after half of %v", a.Name, err, took, limit)
 	}
 	// The other way round nobody else is asked.
 	d = openAll(t, []string{quick.url, silent.url}, base, opts)
@@ -200,7 +201,7 @@ func TestHedge(t *testing.T) {
 	d = openAll(t, []string{silent.url, silent.url}, base, opts)
 	start = time.Now()
 	_, err = d.Lookup(t.Context(), anna.Name)
-	if took := time.Since(start); lookup.AnswerOf(err) != lookup.AnswerUnavailable || took > 4*time.Second || strings.Count(err.Error(), silent.url) != 2 {
+	if took := time.Since(start); lookup.AnswerOf(err) != lookup.AnswerUnavailable || took > 2*limit || strings.Count(err.Error(), silent.url) != 2 {
 		t.Errorf("got %v after %v", err, took)
 	}
 }
