@@ -20,7 +20,8 @@ func (m MissingBodies) Error() string { return fmt.Sprintf("%d bodies are missin
 
 // Receive keeps a body of the other node's until AppendLog brings its record. It
 // is durable when it returns, but after a crash, without the record, it is as if
-// it had not come.
+// it had not come. One that a message of the account info.User has already is
+// not kept.
 func (s *Store) Receive(shard uint8, info segment.Info, body io.ReaderAt, size int64) error {
 	leave, err := s.enter()
 	if err != nil {
@@ -29,6 +30,9 @@ func (s *Store) Receive(shard uint8, info segment.Info, body io.ReaderAt, size i
 	defer leave()
 	if _, ok := s.held.get(shard, info.GUID); ok {
 		return nil
+	}
+	if _, row, err := s.bodyRow(info.User, info.GUID); err != nil || row != nil && row.Refs > 0 {
+		return err
 	}
 	if err := s.space.check(size); err != nil {
 		return err
@@ -41,7 +45,7 @@ func (s *Store) Receive(shard uint8, info segment.Info, body io.ReaderAt, size i
 	case err != nil:
 		s.space.failed(err)
 		return s.broken("write a body", err)
-	case s.held.put(shard, info.GUID, p):
+	case s.held.put(shard, info.GUID, p, true):
 		s.segments.Unpin(p)
 	}
 	return nil
@@ -103,10 +107,14 @@ func (s *Store) AppendLog(shard uint8, after uint64, encoded [][]byte) error {
 		return errors.Join(backend.ErrOutcomeUnknown, err)
 	}
 	s.letGo(gone, records)
+	s.held.filed(records)
 	for _, r := range records {
 		s.clock.seen(r.Time)
 	}
 	sh.last = after + uint64(len(records))
+	if n := len(sh.spans); n > 0 {
+		sh.epoch = sh.spans[n-1].Epoch
+	}
 	sh.rest.Store(0)
 	if sh.turn.Lock(); sh.last > sh.applied {
 		sh.rest.Store(sh.last)
@@ -184,15 +192,16 @@ func (s *Store) fileBodies(batch *pebble.Batch, records []*effect.Record) error 
 	var missing MissingBodies
 	for _, r := range records {
 		for _, guid := range bodiesOf(r) {
-			if p, ok := s.held.get(r.Shard, guid); ok {
-				_ = batch.Set(rows.KeyArrived(r.Shard, guid), rows.Body{Place: p}.Append(nil), nil)
-				continue
-			}
 			_, row, err := s.bodyRow(r.User, guid)
 			if err != nil {
 				return err
 			}
-			if row == nil || row.Refs == 0 {
+			if row != nil && row.Refs > 0 {
+				continue
+			}
+			if p, ok := s.held.get(r.Shard, guid); ok {
+				_ = batch.Set(rows.KeyArrived(r.Shard, guid), rows.Body{Place: p}.Append(nil), nil)
+			} else {
 				missing = append(missing, guid)
 			}
 		}

@@ -29,7 +29,9 @@ func mirrored(o Options, commit func(shard uint8, log effect.Log) uint64) Option
 // openAll opens all shards for changes.
 func openAll(s *Store, epoch uint64) {
 	for i := range shards {
-		s.SetWriter(uint8(i), true, epoch)
+		if err := s.SetWriter(uint8(i), true, epoch); err != nil {
+			panic(err)
+		}
 	}
 }
 
@@ -228,11 +230,15 @@ func TestRest(t *testing.T) {
 					if err := s.AppendLog(shard, 2, nil); !errors.Is(err, errOpenShard) {
 						t.Errorf("the log of an open shard is cut: %v", err)
 					}
-					s.SetWriter(shard, false, 0)
+					if err := s.SetWriter(shard, false, 0); err != nil {
+						t.Fatal(err)
+					}
 					if err := s.AppendLog(shard, 2, nil); err != nil {
 						t.Fatal(err)
 					}
-					s.SetWriter(shard, true, 5)
+					if err := s.SetWriter(shard, true, 5); err != nil {
+						t.Fatal(err)
+					}
 				}
 				again, err := u.Deliver(ctx, d)
 				if err != nil || again.Duplicate != counts || again.UID != first.UID+1 {
@@ -334,6 +340,26 @@ func TestAppendLogRefuses(t *testing.T) {
 		if err := s.Check(t.Context()); err != nil {
 			t.Error(err)
 		}
+	}
+	// One whose record does not come is let go when asked, and no other.
+	if err := s.Receive(shard, segment.Info{GUID: backend.GUID{6}}, bytes.NewReader([]byte("mail")), 4); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AppendLog(shard, 4, [][]byte{added}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Receive(shard, segment.Info{GUID: backend.GUID{7}}, bytes.NewReader([]byte("mail")), 4); err != nil {
+		t.Fatal(err)
+	}
+	s.ForgetEarly(shard)
+	if _, ok := s.held.get(shard, backend.GUID{6}); !ok || len(s.held.places) != 1 {
+		t.Errorf("held are %v", s.held.places)
+	}
+	if err := s.SetWriter(shard, true, 8); err == nil {
+		t.Error("opened in an epoch older than the log's")
+	}
+	if err := s.AppendLog(shard, 4, nil); err != nil {
+		t.Fatal(err)
 	}
 	// A rest of another epoch goes, and the epochs with it.
 	if err := s.AppendLog(shard, 3, [][]byte{record(10, 4, nil)}); err != nil {

@@ -13,6 +13,7 @@ import (
 type held struct {
 	mu     sync.Mutex
 	places map[heldBody]segment.Place
+	early  map[heldBody]bool // no record of the log has it yet
 }
 
 type heldBody struct {
@@ -20,18 +21,48 @@ type heldBody struct {
 	guid  backend.GUID
 }
 
-func (h *held) init() { h.places = make(map[heldBody]segment.Place) }
+func (h *held) init() {
+	h.places, h.early = make(map[heldBody]segment.Place), make(map[heldBody]bool)
+}
 
-// put takes a body that is pinned. It reports whether it is held already: then
-// the caller unpins.
-func (h *held) put(shard uint8, guid backend.GUID, p segment.Place) (already bool) {
+// put takes a body that is pinned, early when its record is to come. It reports
+// whether it is held already: then the caller unpins.
+func (h *held) put(shard uint8, guid backend.GUID, p segment.Place, early bool) (already bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	key := heldBody{shard, guid}
 	if _, already = h.places[key]; !already {
 		h.places[key] = p
+		if early {
+			h.early[key] = true
+		}
 	}
 	return already
+}
+
+// filed notes that records came for bodies.
+func (h *held) filed(records []*effect.Record) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range records {
+		for _, guid := range bodiesOf(r) {
+			delete(h.early, heldBody{r.Shard, guid})
+		}
+	}
+}
+
+// ForgetEarly lets go of a shard's bodies that came ahead of records which did not
+// come: they will not, once the shard has another writer.
+func (s *Store) ForgetEarly(shard uint8) {
+	s.held.mu.Lock()
+	defer s.held.mu.Unlock()
+	for key := range s.held.early {
+		if key.shard == shard {
+			s.segments.Unpin(s.held.places[key])
+			delete(s.held.places, key)
+			delete(s.held.early, key)
+		}
+	}
 }
 
 func (h *held) get(shard uint8, guid backend.GUID) (p segment.Place, ok bool) {
@@ -60,6 +91,7 @@ func (s *Store) letGo(records, others []*effect.Record) {
 			key := heldBody{r.Shard, guid}
 			if p, ok := s.held.places[key]; ok && !needed[guid] {
 				delete(s.held.places, key)
+				delete(s.held.early, key)
 				s.segments.Unpin(p)
 			}
 		}

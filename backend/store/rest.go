@@ -42,15 +42,22 @@ func (sh *shard) refuses(s *Store, account string) error {
 }
 
 // SetWriter opens a shard for changes made here, which are records of an epoch
-// from now on, or closes it. Changes under way end as their Acks say.
-func (s *Store) SetWriter(shard uint8, open bool, epoch uint64) {
+// from now on, or closes it; epoch means nothing then. Changes under way end as
+// their Acks say. An epoch older than the log's newest record is an error, and the
+// shard is closed: a record's epoch and number must name it for ever.
+func (s *Store) SetWriter(shard uint8, open bool, epoch uint64) error {
 	sh := &s.shards[shard]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.closed = !open
-	if open {
-		sh.epoch = max(sh.epoch, epoch)
+	sh.closed = true
+	if !open {
+		return nil
 	}
+	if n := len(sh.spans); n > 0 && epoch < sh.spans[n-1].Epoch {
+		return fmt.Errorf("epoch %d of shard %d: %w", epoch, shard, errNotNext)
+	}
+	sh.closed, sh.epoch = false, epoch
+	return nil
 }
 
 // enliven notes that the change which makes a record will apply it.
@@ -67,7 +74,7 @@ func (sh *shard) enliven(seq uint64) {
 // rest.
 func (t *tx) leave(sh *shard, seq uint64, err error) error {
 	for guid, p := range t.places {
-		t.u.s.held.put(t.u.shard, guid, p)
+		t.u.s.held.put(t.u.shard, guid, p, false)
 	}
 	sh.mu.Lock()
 	sh.rest.Store(max(sh.rest.Load(), seq))
@@ -132,7 +139,7 @@ func (s *Store) holdBodies(r *effect.Record, id backend.GUID) error {
 		if !ok {
 			continue // a message of the rest has it, and so it is held
 		}
-		if s.segments.Pin(row.Place); s.held.put(r.Shard, guid, row.Place) {
+		if s.segments.Pin(row.Place); s.held.put(r.Shard, guid, row.Place, false) {
 			s.segments.Unpin(row.Place)
 		}
 	}
