@@ -101,8 +101,12 @@ func (s *Store) AppendLog(shard uint8, after uint64, encoded [][]byte) error {
 	if len(sh.spans) != old || len(gone) > 0 {
 		_ = batch.Set(rows.KeyEpochs(shard), rows.Epochs(sh.spans[:max(len(sh.spans)-1, 0)]).Append(nil), nil)
 	}
-	if err := s.dbOf(shard).Apply(batch, pebble.Sync); err != nil {
-		sh.spans = was
+	err = s.dbOf(shard).ApplyNoSyncWait(batch, pebble.Sync)
+	if err == nil {
+		err = batch.SyncWait()
+	}
+	if err != nil {
+		sh.spans, sh.broken = was, err
 		s.opts.Fatal(err)
 		return errors.Join(backend.ErrOutcomeUnknown, err)
 	}
@@ -148,6 +152,8 @@ func (s *Store) mayFollow(shard uint8, after uint64, records []*effect.Record) e
 	sh.turn.Lock()
 	defer sh.turn.Unlock()
 	switch {
+	case sh.broken != nil:
+		return errors.Join(backend.ErrBusy, sh.broken)
 	case !sh.closed:
 		return errOpenShard
 	case after < sh.applied:

@@ -5,11 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"switchyard/backend"
 	"switchyard/backend/effect"
@@ -512,6 +517,79 @@ func TestKeepLog(t *testing.T) {
 		}
 		if _, err := s.Records(shard, c.trimmed, log.Last); !errors.Is(err, ErrForgotten) {
 			t.Errorf("a trimmed record: %v", err)
+		}
+	}
+}
+
+// TestFollowFaults fails what a follower writes. A full disk refuses a body, which
+// can come again; a sync that fails, of a body or of the log, is the end, and
+// nothing that it was for is acknowledged, then or later.
+func TestFollowFaults(t *testing.T) {
+	r := &recorder{bodies: map[backend.GUID]string{}}
+	writer := openStore(t, vfs.NewMem(), mirrored(Options{Replicator: r}, nil))
+	defer closeStore(t, writer)
+	openAll(writer, 1)
+	u, shard := createUser(t, writer, bob), shardOf(bob)
+	deliver(t, u, 1, text(1))
+	body := func(rec *effect.Record) (segment.Info, *bytes.Reader) {
+		guid := bodiesOf(rec)[0]
+		return segment.Info{GUID: guid, User: bob}, bytes.NewReader([]byte(r.bodies[guid]))
+	}
+	for _, c := range []struct {
+		ext  string
+		kind []errorfs.OpKind
+		fail error
+		end  bool
+	}{
+		{".seg", []errorfs.OpKind{errorfs.OpFileWriteAt}, syscall.ENOSPC, false},
+		{".seg", []errorfs.OpKind{errorfs.OpFileSync, errorfs.OpFileSyncData}, syscall.EIO, true},
+		{".log", []errorfs.OpKind{errorfs.OpFileSync, errorfs.OpFileSyncData}, syscall.EIO, true},
+	} {
+		mem, clock := vfs.NewCrashableMem(), &testClock{}
+		var failed atomic.Bool
+		f := &faulty{when: func(op errorfs.Op) error {
+			if filepath.Ext(op.Path) == c.ext && slices.Contains(c.kind, op.Kind) && (!failed.Swap(true) || !c.end) {
+				return c.fail
+			}
+			return nil
+		}}
+		var fatal atomic.Int32
+		s := openStore(t, f.fs(mem), mirrored(Options{Clock: clock.now, Writers: 1, Fatal: func(error) { fatal.Add(1) }}, nil))
+		created, added := r.records[0], r.records[1]
+		if err := s.AppendLog(shard, 0, [][]byte{effect.AppendRecord(nil, created)}); err != nil {
+			t.Fatal(err)
+		}
+		f.armed.Store(true)
+		try := func() error {
+			info, text := body(added)
+			if err := s.Receive(shard, info, text, text.Size()); err != nil {
+				return err
+			}
+			return s.AppendLog(shard, 1, [][]byte{effect.AppendRecord(nil, added)})
+		}
+		if err := try(); err == nil || c.end != (fatal.Load() > 0) {
+			t.Errorf("%s: answered %v, fatal %d times", c.ext, err, fatal.Load())
+		}
+		f.armed.Store(c.end) // a full disk has room again
+		clock.add(2 * time.Second)
+		if err := try(); (err != nil) != c.end {
+			t.Errorf("%s: answered %v afterwards", c.ext, err)
+		}
+		if log := s.ShardLog(shard); c.end && (log.Last != 1 || log.Applied != 0) {
+			t.Errorf("%s: the log is %+v", c.ext, log)
+		}
+		again := openStore(t, mem.CrashClone(vfs.CrashCloneCfg{}), mirrored(Options{}, nil))
+		follow(t, again, r)
+		applyAll(t, again)
+		if got, want := dump(t, again), dump(t, writer); got != want {
+			t.Errorf("%s: after the crash\n%s\nwant\n%s", c.ext, got, want)
+		}
+		if err := again.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+		closeStore(t, again)
+		if !c.end {
+			closeStore(t, s)
 		}
 	}
 }
