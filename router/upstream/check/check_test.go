@@ -104,7 +104,7 @@ func TestDialogues(t *testing.T) {
 		"imap: rubbish": {service: "imap", script: "S: 220 hi", fails: "220 hi"},
 		"imap: breaks off": {service: "imap", script: `
 			S: * OK ready
-			C: P CAPABILITY`, fails: "CAPABILITY: EOF"},
+			C: P CAPABILITY`, fails: "CAPABILITY: "}, // met by the read, or by the rest of the write
 		"imap: bye behind the login": {service: "imap", script: `
 			S: * OK [CAPABILITY SASL-IR AUTH=PLAIN X-PROBE] ready
 			C: P AUTHENTICATE*
