@@ -55,7 +55,8 @@ func (c *Conn) command(ctx context.Context, line []byte) error {
 		// RFC 5321 §3.5.3: 252 for one who will not tell.
 		c.say(252, "2.5.2", "send some mail, it will be tried")
 	case "EXPN":
-		return c.mistake(502, "5.5.1", "not implemented")
+		// Refused for good: who is on a list is nobody's business (RFC 5321 §7.3).
+		return c.mistake(502, "5.5.1", "lists are not expanded")
 	case "HELP":
 		c.say(214, "2.0.0", "RFC 5321")
 	default:

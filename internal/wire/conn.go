@@ -226,9 +226,9 @@ func (c *Conn) TLS() *tls.ConnectionState {
 // bytes that were received but not read (nil when there are none). Nobody may be
 // reading or writing, and what ReadLine, Peek and Reader gave is not valid any
 // more: the buffers are another connection's. Afterwards only Close, TLS and the
-// byte counts may be called; Close does nothing: the connection is another's. What lies under a *tls.Conn
-// has the methods Base and Rebase, by which a splice puts a socket of its own
-// there.
+// byte counts may be called; Close does nothing: the connection is another's. What
+// lies under a *tls.Conn has the methods Base and Rebase, by which a splice puts a
+// socket of its own there.
 func (c *Conn) Detach() (net.Conn, []byte, error) {
 	if err := c.w.Flush(); err != nil {
 		return nil, nil, err

@@ -62,7 +62,7 @@ func (l *leg) prepare(ctx context.Context, helo string) error {
 	if err := l.greeting(ctx); err != nil {
 		return err
 	}
-	message, line, err := l.ownLogin()
+	_, line, err := l.ownLogin()
 	if err != nil {
 		return err
 	}
@@ -71,9 +71,10 @@ func (l *leg) prepare(ctx context.Context, helo string) error {
 		return err
 	}
 	if r == nil {
-		// What is offered to a client that is known may be less.
-		if message == nil || !containsWord(l.offers["AUTH"], "PLAIN") {
-			return nil
+		// What is offered to a client that is known may be less, or more.
+		message, _, err := l.ownLogin()
+		if message == nil {
+			return err
 		}
 		answer, err := l.authenticate(message)
 		if err != nil {

@@ -79,11 +79,12 @@ func (w *worker) pump(s *parked, i int) bool {
 	return false
 }
 
-// closing reports whether the way back has ended too, so that the socket of way i's
-// destination is closed in this very turn, which says the same as a half-close.
+// closing reports whether both ways have ended, so that the socket of way i's
+// destination is closed in this very turn, which says the same as a half-close. A
+// way that was only told to end (drain) has not.
 func (s *parked) closing(i int) bool {
 	src, dst := &s.legs[i], &s.legs[1-i]
-	return dst.tls == nil && s.ways[1-i].ended && !src.owes()
+	return dst.tls == nil && s.ways[i].ended && s.ways[1-i].ended && !src.owes()
 }
 
 // settle sends what the destination is owed.
