@@ -524,3 +524,31 @@ func randomSession(t *testing.T, l *Loop, seed uint64) error {
 	}
 	return nil
 }
+
+// TestBothSidesEndAtOnce: a backend that has closed before it could hear of its
+// client's end has closed by itself. A client that says QUIT and closes behind the
+// goodbye was logged out, and has not gone away.
+func TestBothSidesEndAtOnce(t *testing.T) {
+	l := newLoop(t, LoopOptions{Workers: 1})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, front := connected(t, ln)
+	back, backend := connected(t, ln)
+	backend.Close()
+	if err := client.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan Result, 1)
+	l.Join(front, back, Options{}, func(r Result, _ error) { done <- r })
+	client.SetDeadline(time.Now().Add(20 * time.Second))
+	if said, err := io.ReadAll(client); err != nil || len(said) > 0 {
+		t.Errorf("the client reads %q, %v", said, err)
+	}
+	client.Close()
+	if r := <-done; r.End != BackClosed {
+		t.Errorf("got %+v, want BackClosed", r)
+	}
+}

@@ -23,12 +23,14 @@ const (
 	tlsTurn = 128 << 10
 )
 
-// serve gives a session its turn.
+// serve gives a session its turn. The way to the client is first: where both sides
+// have ended in one round, the backend has not heard of its client's end yet, and
+// has closed by itself.
 func (w *worker) serve(s *parked) {
 	defer w.rescue(s)
-	again := w.pump(s, 0)
+	again := w.pump(s, 1)
 	if !s.over {
-		again = w.pump(s, 1) || again
+		again = w.pump(s, 0) || again
 	}
 	switch {
 	case s.over:
