@@ -33,7 +33,13 @@ func TestMoveUnderWarmCache(t *testing.T) {
 				awaitLine(t, c.Backend("b2").Log, "the message", func(l line) bool { return l.Msg == "message" && len(l.To) == 1 && l.To[0] == a.Name })
 				return
 			}
-			if got := c.ask(t, p, protocol, a); !strings.HasPrefix(got, want) {
+			got := c.ask(t, p, protocol, a)
+			if strings.Contains(got, "ended by the server, try again later") {
+				// The word of the move came in the middle of the login, whose answer
+				// from the cache may be the old one: such a session is ended.
+				got = c.ask(t, p, protocol, a)
+			}
+			if !strings.HasPrefix(got, want) {
 				t.Fatalf("behind the move: %s", got)
 			}
 			awaitLine(t, p.Log, "a session on b2", func(l line) bool { return sessionOf(protocol, a.Name)(l) && l.Node == "b2" })
