@@ -32,9 +32,7 @@ func (door) Serve(ctx context.Context, s *router.Session) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Conn.Line("joined"); err != nil {
-		return err
-	}
+	s.Conn.WriteString("joined\r\n") // sent by Join, once it has joined
 	return s.Join(ctx, b)
 }
 
